@@ -1,0 +1,209 @@
+"""The network: a U-Net that looks at a noisy image, is told the time and the label, and says what it sees.
+
+Read it from the bottom up: `UNet.forward` is eleven lines. Every block is called as block(x, emb), where emb
+(N×E) is what the network knows besides the picture: the time and the label. The blocks know nothing of
+diffusion. The parts and their order are those of diffusers' UNet2DModel, so that weights can be carried over.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .schedule import Schedule
+
+PREDICTION_TYPES = ("v", "eps", "x0")  # what a network may be trained to say; diffusion.PREDICTIONS has the formulas
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """Cosines and sines of t at dim / 2 frequencies from 1 down to 1/10000: N -> N×dim. DDPM, Appendix B."""
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t.device) / (dim // 2))
+    angles = t[:, None].float() * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def _silence(layer: nn.Module) -> None:
+    """Makes the last layer of a branch say 0 at birth, so that a deep network starts out as a shallow one."""
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the pixels, N×C×H×W -> the same, added to its input."""
+
+    def __init__(self, channels: int, heads: int, groups: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(groups, channels)
+        self.q, self.k, self.v, self.out = (nn.Linear(channels, channels) for _ in range(4))
+        _silence(self.out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x N×C×H×W -> the same shape."""
+        h = self.norm(x).flatten(2).transpose(1, 2)                                       # N×HW×C
+        q, k, v = (f(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        h = F.scaled_dot_product_attention(q, k, v)                                       # N×heads×HW×C/heads
+        h = self.out(h.transpose(1, 2).flatten(2))                                        # N×HW×C
+        return x + h.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut, the second one steered by emb; then, if asked for, attention."""
+
+    def __init__(self, c_in: int, c_out: int, c_emb: int, groups: int, heads: int = 0) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.emb = nn.Linear(c_emb, 2 * c_out)
+        self.norm2 = nn.GroupNorm(groups, c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        self.attention = Attention(c_out, heads, groups) if heads else nn.Identity()
+        _silence(self.conv2)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x N×c_in×H×W, emb N×c_emb -> N×c_out×H×W."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.emb(F.silu(emb))[:, :, None, None].chunk(2, dim=1)            # N×C×1×1 each
+        h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
+        return self.attention(self.shortcut(x) + h)
+
+
+class Downsample(nn.Module):
+    """Halves height and width with a strided convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x N×C×H×W -> N×C×H/2×W/2; emb is not looked at."""
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Doubles height and width by repetition, then smooths with a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x N×C×H×W -> N×C×2H×2W; emb is not looked at."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class UNet(nn.Module):
+    """The whole network, with the three facts without which its weights mean nothing.
+
+    Args:
+        channels, size: of the images: 1 or 3, and pixels a side (a multiple of 2 ** (number of levels - 1)).
+        classes: how many labels there are; 0 for none. Label `classes` itself stands for "no label".
+        width: the unit of width in channels, a multiple of 8.
+        mults: the width of each level, as a multiple of `width`; each level halves the resolution.
+        blocks: residual blocks a level on the way down (one more on the way up).
+        attention: for each level, whether attention follows its residual blocks (in heads of `width` channels).
+        schedule: the noise schedule it was trained on.
+        prediction: what its output means, one of PREDICTION_TYPES.
+
+    Raises ValueError naming the argument that is out of range.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        size: int = 28,
+        classes: int = 10,
+        width: int = 32,
+        mults: Sequence[int] = (1, 2, 4),
+        blocks: int = 1,
+        attention: Sequence[bool] = (False, True, True),
+        schedule: Schedule = Schedule(),
+        prediction: str = "v",
+    ) -> None:
+        super().__init__()
+        mults, attention = tuple(mults), tuple(attention)
+        _check(channels=channels, size=size, classes=classes, width=width, mults=mults, blocks=blocks,
+               attention=attention, prediction=prediction)
+        self.channels, self.size, self.classes, self.width = channels, size, classes, width
+        self.mults, self.blocks, self.attention = mults, blocks, attention
+        self.schedule, self.prediction = schedule, prediction
+        widths, groups = [width * m for m in mults], 8
+        stem, c_emb = widths[0], 4 * widths[0]
+
+        def residual(c_in: int, c_out: int, attends: bool) -> ResidualBlock:
+            return ResidualBlock(c_in, c_out, c_emb, groups, heads=c_out // width if attends else 0)
+
+        self.time = nn.Sequential(nn.Linear(stem, c_emb), nn.SiLU(), nn.Linear(c_emb, c_emb))
+        # The table is drawn here: on the meta device (hub.py) the layer's own drawing imports half of torch.
+        self.label = nn.Embedding.from_pretrained(torch.randn(classes + 1, c_emb), freeze=False) if classes else None
+        self.conv_in = nn.Conv2d(channels, stem, 3, padding=1)
+
+        self.down, skips = nn.ModuleList(), [stem]
+        for level, (c, attends) in enumerate(zip(widths, attention, strict=True)):
+            for _ in range(blocks):
+                self.down.append(residual(skips[-1], c, attends))
+                skips.append(c)
+            if level < len(widths) - 1:
+                self.down.append(Downsample(c))
+                skips.append(c)
+
+        c = widths[-1]
+        self.middle = nn.ModuleList([residual(c, c, attends=True), residual(c, c, attends=False)])
+
+        self.up, previous = nn.ModuleList(), c
+        for level, (c, attends) in reversed(list(enumerate(zip(widths, attention, strict=True)))):
+            for _ in range(blocks + 1):
+                self.up.append(residual(previous + skips.pop(), c, attends))
+                previous = c
+            if level > 0:
+                self.up.append(Upsample(c))
+
+        self.norm_out = nn.GroupNorm(groups, stem)
+        self.conv_out = nn.Conv2d(stem, channels, 3, padding=1)
+        _silence(self.conv_out)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """What the network believes (see `prediction`): x N×C×H×W, t N times in (0, T], y N labels -> N×C×H×W.
+
+        y may be None, or hold `classes`, where there is no label.
+        """
+        emb = self.time(timestep_embedding(t - 1, self.conv_in.out_channels))  # the field counts times from 0
+        if self.label is not None:
+            emb = emb + self.label(torch.full_like(t, self.classes, dtype=torch.long) if y is None else y)
+        skips = [h := self.conv_in(x)]
+        for block in self.down:
+            skips.append(h := block(h, emb))
+        for block in self.middle:
+            h = block(h, emb)
+        for block in self.up:
+            h = block(h if isinstance(block, Upsample) else torch.cat([h, skips.pop()], dim=1), emb)
+        return self.conv_out(F.silu(self.norm_out(h)))
+
+
+def _check(*, channels: int, size: int, classes: int, width: int, mults: tuple[int, ...], blocks: int,
+           attention: tuple[bool, ...], prediction: str) -> None:
+    """Bounds on every argument: they may come from a stranger's config.json, before any memory is taken."""
+
+    def whole(value: object, low: int, high: int) -> bool:
+        return type(value) is int and low <= value <= high
+
+    if not 1 <= len(mults) <= 5:
+        raise ValueError(f"mults must be 1 to 5 whole numbers, got {len(mults)}")
+    side = 2 ** (len(mults) - 1)
+    rules = {
+        "channels must be 1 (grayscale) or 3 (RGB)": (channels, channels in (1, 3)),
+        "mults must be whole numbers in 1..16": (mults, all(whole(m, 1, 16) for m in mults)),
+        f"size must be a multiple of {side} in 4..256": (size, whole(size, 4, 256) and size % side == 0),
+        "classes must be a whole number in 0..1000": (classes, whole(classes, 0, 1000)),
+        "width must be a multiple of 8 in 8..256": (width, whole(width, 8, 256) and width % 8 == 0),
+        "blocks must be a whole number in 1..8": (blocks, whole(blocks, 1, 8)),
+        f"attention must be true or false for each of the {len(mults)} levels": (
+            attention, len(attention) == len(mults) and all(type(a) is bool for a in attention)),
+        f"prediction must be one of {', '.join(PREDICTION_TYPES)}": (prediction, prediction in PREDICTION_TYPES),
+    }
+    for rule, (value, holds) in rules.items():
+        if not holds:
+            raise ValueError(f"{rule}, got {value!r}")

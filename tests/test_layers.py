@@ -1,0 +1,64 @@
+"""Who may import whom, read from the source: the design's arrows go one way."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Each module of ddpm and what it may know of its neighbours; the outside world is not the matter here.
+ALLOWED = {
+    "schedule": set(),
+    "files": set(),
+    "unet": {"schedule"},
+    "diffusion": {"schedule", "unet"},
+    "samplers": {"schedule", "diffusion"},
+    "images": set(),
+    "hub": {"schedule", "unet"},
+    "pipeline": {"files", "hub", "diffusion", "images", "samplers", "unet"},
+    "__main__": {"pipeline", "samplers", "schedule"},
+    "__init__": {"diffusion", "pipeline", "samplers", "schedule", "unet"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that the file imports, relative ones with their leading dot."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            prefix = "." * node.level + (node.module or "")
+            found |= {prefix} if node.module else {prefix + name.name for name in node.names}
+    return found
+
+
+def test_every_module_is_in_the_table():
+    assert {path.stem for path in (ROOT / "ddpm").glob("*.py")} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("module", ALLOWED)
+def test_modules_know_only_those_below_them(module):
+    known = imports(ROOT / "ddpm" / f"{module}.py")
+    assert {name[1:] for name in known if name.startswith(".")} <= ALLOWED[module]
+    assert not {name for name in known if name.split(".")[0] in ("train", "app", "gradio", "diffusers", "pickle")}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "train").glob("*.py")), ids=lambda path: path.name)
+def test_training_knows_no_page_and_no_pickle(path):
+    assert not {name for name in imports(path) if name.split(".")[0] in ("app", "gradio", "diffusers", "pickle")}
+
+
+def test_the_app_knows_ddpm_and_gradio_but_not_torch():
+    assert not {name for name in imports(ROOT / "app.py") if name.split(".")[0] in ("torch", "train", "diffusers")}
+
+
+def test_the_top_level_stays_as_it_is():
+    import subprocess
+
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    if not tracked:
+        pytest.skip("not a git checkout")
+    top = {line.split("/")[0] for line in tracked.splitlines()}
+    assert {name for name in top if not name.startswith(".")} <= {
+        "app.py", "ddpm", "train", "tests", "requirements.txt", "README.md", "LICENSE"}

@@ -1,0 +1,320 @@
+"""python -m train, from the first step to the artefact: what stops it, what starts it again, what comes out."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from ddpm import Pipeline, UNet, hub
+from tests.conftest import DIGITS, TINY
+from train import loop
+from train.__main__ import main
+from train.checkpoint import CHECKPOINT, read_header
+from train.data import DATASETS
+
+
+def weights(run):
+    return load_file(run / hub.WEIGHTS)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def error_of(capsys):
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_run_ends_with_a_folder_like_a_hub_repo(run):
+    names = {path.name for path in run.iterdir()}
+    assert names == {"config.json", "model.safetensors", "README.md", "samples.png", "samples.gif", "metrics.jsonl",
+                     "samples", CHECKPOINT}
+    config = json.loads((run / "config.json").read_text())
+    assert config["dataset"] == "mnist" and config["class_names"] == list("0123456789")
+    with Image.open(run / "samples.gif") as gif:
+        assert gif.n_frames == 21
+    card = (run / "README.md").read_text()
+    assert "--steps 12" in card and "400 training images" in card and "12 steps, 96 images" in card
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 12]
+    assert Pipeline.from_pretrained(run).sample(seeds=[0], steps=2).x.shape == (1, 1, 28, 28)
+
+
+def test_the_artefact_is_the_average_not_the_last_weights(run):
+    state = load_file(run / CHECKPOINT)
+    published = weights(run)
+    assert all(torch.equal(value, state[f"ema.{name}"]) for name, value in published.items())
+    assert not all(torch.equal(value, state[f"model.{name}"]) for name, value in published.items())
+
+
+def test_the_loss_falls(tmp_path):
+    assert main([*TINY, "--out", str(tmp_path / "run"), "--images", "1600", "--checkpoint-every", "50"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["images"] == 1600
+    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+
+
+class Stop(BaseException):
+    """Stands for a crash: nothing in the program expects it."""
+
+
+def crash_after(monkeypatch, step):
+    """The program dies in the middle of the step after this one."""
+    whole = loop.Trainer._compute
+
+    def dying(self):
+        if self.step > step:
+            raise Stop
+        whole(self)
+
+    monkeypatch.setattr(loop.Trainer, "_compute", dying)
+
+
+@pytest.mark.parametrize("step", [0, 5, 8])
+def test_a_resumed_run_ends_with_bit_identical_weights(run, tmp_path, monkeypatch, step):
+    out = tmp_path / "again"
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash_after(patch, step)
+        main([*TINY, "--out", str(out), "--steps", "12"])
+    assert read_header(out).step == step // 5 * 5
+    assert main(["--out", str(out), "--resume"]) == 0
+    assert same(weights(out), weights(run))
+    lines = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [5, 10, 12]
+
+
+def start(out, *options):
+    return subprocess.Popen([sys.executable, "-m", "train", *TINY, "--out", str(out), *options],
+                            stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_step(out, step, process):
+    for _ in range(1200):
+        if (header := read_header(out)) and header.step >= step:
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint came")
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_end(tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert main([*TINY, "--out", str(straight), "--steps", "60", "--checkpoint-every", "1"]) == 0
+    process = start(killed, "--steps", "60", "--checkpoint-every", "1")
+    wait_for_step(killed, 10, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 10 <= read_header(killed).step < 60
+    assert main(["--out", str(killed), "--resume"]) == 0
+    assert same(weights(killed), weights(straight))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    out = tmp_path / "run"
+    process = start(out, "--steps", "100000")
+    wait_for_step(out, 5, process)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    step = read_header(out).step
+    assert f"Stopped at step {step}" in said and "--resume" in said
+    assert main(["--out", str(out), "--resume", "--steps", str(step + 2)]) == 0
+    assert read_header(out).step == step + 2
+
+
+def test_two_processes_do_what_one_does(tmp_path):
+    """The same movement of the weights, up to what Adam makes of float error. Half the batch moves them elsewhere."""
+    settings = [*TINY, "--steps", "6", "--warmup", "0", "--ema", "0"]
+    assert main([*settings, "--out", str(tmp_path / "one")]) == 0
+    assert main([*settings, "--out", str(tmp_path / "half"), "--batch-size", "4"]) == 0
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
+                           "train", *settings, "--out", str(tmp_path / "two")],
+                          capture_output=True, text=True, timeout=300, check=False,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    one, two, half = (torch.cat([w.flatten() for w in weights(tmp_path / name).values()]) for name in ("one", "two", "half"))
+    torch.manual_seed(0)
+    born = UNet(width=8, mults=(1, 1, 1), attention=(False, False, True))
+    moved = (one - torch.cat([p.flatten() for _, p in sorted(born.state_dict().items())])).norm()
+    assert (two - one).norm() < 0.03 * moved < 0.3 * moved < (half - one).norm()
+    assert "torchrun --nproc-per-node=2 --nnodes=1 -m train" in (tmp_path / "two" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("checkpoint_every", ["5", "1000"])
+def test_a_gradient_that_is_no_number_is_never_saved(tmp_path, monkeypatch, capsys, checkpoint_every):
+    """The loss of a step is that of the weights before it: the weights themselves must be looked at."""
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def spoiled(parameters, norm):
+        spoiled.calls += 1
+        parameters = list(parameters)
+        if spoiled.calls == 10:
+            parameters[0].grad.fill_(float("inf"))
+        return clip(parameters, norm)
+
+    spoiled.calls = 0
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spoiled)
+    out = tmp_path / "run"
+    assert main([*TINY, "--out", str(out), "--steps", "10", "--checkpoint-every", checkpoint_every]) == 1
+    assert "no finite number" in error_of(capsys)
+    assert read_header(out).step == (5 if checkpoint_every == "5" else 0)
+    assert not (out / hub.WEIGHTS).exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, capsys):
+    out, whole = tmp_path / "run", loop.loss
+
+    def spoiled(*args, **settings):
+        spoiled.calls += 1
+        return whole(*args, **settings) * (float("nan") if spoiled.calls > 7 else 1)
+
+    spoiled.calls = 0
+    monkeypatch.setattr(loop, "loss", spoiled)
+    assert main([*TINY, "--out", str(out), "--steps", "12"]) == 1
+    assert "the loss is nan" in error_of(capsys)
+    assert read_header(out).step == 5
+    assert all(value.isfinite().all() for value in load_file(out / CHECKPOINT).values() if value.is_floating_point())
+    assert not (out / hub.WEIGHTS).exists()
+
+
+def test_a_full_disk_costs_one_line_and_no_checkpoint(tmp_path):
+    """A limit on the size of files stands for the full disk: the system refuses the write half-way either way."""
+    out = tmp_path / "run"
+    assert main([*TINY, "--out", str(out), "--steps", "3"]) == 0
+    before = (out / CHECKPOINT).read_bytes()
+    limit = len(before) // 2
+    done = subprocess.run(
+        [sys.executable, "-m", "train", "--out", str(out), "--resume", "--steps", "6"], capture_output=True, text=True,
+        timeout=300, check=False,
+        preexec_fn=lambda: (signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))))
+    assert done.returncode == 2
+    assert f"cannot write {out / CHECKPOINT}" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert (out / CHECKPOINT).read_bytes() == before
+    assert not [path for path in out.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(run, tmp_path, capsys):
+    assert main([*TINY, "--out", str(run), "--steps", "12"]) == 2
+    assert "already holds a run, at step 12" in error_of(capsys)
+    assert main(["--out", str(run), "--resume", "--lr", "0.5"]) == 2
+    assert "was started with --lr 0.002, not 0.5" in error_of(capsys)
+    (tmp_path / "letter.txt").write_text("dear diary")
+    assert main([*TINY, "--out", str(tmp_path), "--steps", "1"]) == 2
+    assert "not an empty folder" in error_of(capsys)
+    assert main(["--out", str(tmp_path / "new"), "--resume"]) == 2
+    assert "nothing to resume" in error_of(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_copy_of_a_run_goes_on_where_it_lies_now(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    with open(copy / "metrics.jsonl", "ab") as file:
+        file.write(b'\0\0\0{"step": 13, "lo')  # what a power cut may leave
+    assert main(["--out", str(copy), "--resume", "--steps", "14"]) == 0
+    assert (read_header(copy).step, read_header(run).step) == (14, 12)
+    assert [json.loads(line)["step"] for line in (copy / "metrics.jsonl").read_text().splitlines()] == [5, 10, 12, 14]
+    card = (copy / "README.md").read_text()
+    assert "--steps 12" in card and "--resume --steps 14" in card
+    other = tmp_path / "other" / "MNIST"
+    shutil.copytree(DIGITS / "MNIST", other)
+    raw = bytearray((other / "raw" / "train-images-idx3-ubyte").read_bytes())
+    raw[-1] ^= 1
+    (other / "raw" / "train-images-idx3-ubyte").write_bytes(raw)
+    capsys.readouterr()
+    assert main(["--out", str(copy), "--resume", "--steps", "15", "--data", str(tmp_path / "other")]) == 2
+    assert "are not those" in error_of(capsys)
+
+
+def test_few_times_are_enough(tmp_path):
+    assert main([*TINY, "--out", str(tmp_path / "run"), "--steps", "1", "--T", "3"]) == 0
+
+
+def test_a_damaged_checkpoint_is_said_to_be_one(run, tmp_path, capsys):
+    out = shutil.copytree(run, tmp_path / "copy")
+    (out / CHECKPOINT).write_bytes((run / CHECKPOINT).read_bytes()[:5000])
+    assert main(["--out", str(out), "--resume"]) == 2
+    assert "damaged" in error_of(capsys)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (["--width", "12"], "multiple of 8"), (["--attention", "13"], "[28, 14, 7]"), (["--mults", "1", "2", "2", "2"], "multiple of 8"),
+    (["--attention", "7", "--mults", "0", "1", "1"], "mults"), (["--T", "0"], "1..10000"), (["--size", "8"], "--size is for"),
+    (["--data", "nowhere"], "MNIST is not"), (["--dataset", "folder", "--data", "nowhere"], "is not a folder"),
+    (["--ema", "2"], "ema"), (["--drop-label", "-1"], "drop-label"), (["--warmup", "-1"], "warmup"),
+    (["--weight-decay", "-1"], "weight-decay"), (["--seed", "-1"], "seed"), (["--batch-size", "100000"], "batch-size"),
+])
+def test_bad_options_cost_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, options, words):
+    monkeypatch.chdir(tmp_path)
+    assert main([*TINY, "--out", "run", "--steps", "1", *options]) == 2
+    assert words in error_of(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [["--dataset", "minst"], ["--steps", "0"], ["--minutes", "nan"], ["--lr", "inf"],
+                                     ["--batch-size", "-3"], ["--steps", "1" + 400 * "0"], ["--steps", "1", "--minutes", "1"], ["--schedule", "x"]])
+def test_options_that_argparse_knows_are_refused_by_it(options):
+    with pytest.raises(SystemExit) as stop:
+        main(options)
+    assert stop.value.code == 2
+
+
+def test_own_rgb_images_can_be_trained_on(tmp_path, capsys):
+    for k, name in enumerate(["red", "blue"]):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for j in range(3):
+            Image.new("RGB", (40, 30), (200 - 100 * k, j * 20, 100 * k)).save(tmp_path / "data" / name / f"{j}.png")
+    out = tmp_path / "run"
+    assert main([*TINY, "--dataset", "folder", "--data", str(tmp_path / "data"), "--size", "16", "--attention", "4",
+                 "--out", str(out), "--steps", "2"]) == 0
+    pipeline = Pipeline.from_pretrained(out)
+    assert pipeline.class_names == ("blue", "red")
+    assert pipeline.sample(seeds=[0], labels=1, steps=2).x.shape == (1, 3, 16, 16)
+
+
+def test_labels_are_dropped_for_each_sample_by_itself():
+    torch.manual_seed(0)
+    from tests.conftest import tiny_unet
+
+    trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), DATASETS["mnist"](DIGITS, None),
+                           loop.Recipe(400, drop_label=0.25))
+    dropped = (trainer.batch[1] == 10).float().mean().item()
+    assert 0.15 < dropped < 0.35
+
+
+def test_the_average_warms_up_and_then_follows_slowly():
+    from tests.conftest import tiny_unet
+
+    trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), DATASETS["mnist"](DIGITS, None), loop.Recipe(2, ema=0.5))
+    name, _ = next(iter(trainer.model.named_parameters()))
+    average = trainer.tensors()[f"ema.{name}"].double().clone()
+    for step in range(1, 15):
+        trainer.update(1e-2)
+        decay = min(0.5, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * trainer.tensors()[f"model.{name}"].double()
+        torch.testing.assert_close(trainer.tensors()[f"ema.{name}"].double(), average, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; never run yet: none was to be had so far")
+def test_a_captured_step_on_a_gpu_is_the_step():
+    from tests.conftest import tiny_unet
+
+    data = DATASETS["mnist"](DIGITS, None).to(torch.device("cuda"))
+    compiled, plain = (loop.Trainer(tiny_unet(size=28, mults=(1, 1)).cuda(), data, loop.Recipe(64), compile=compile)
+                       for compile in (True, False))
+    for (name, a), b in zip(compiled.tensors().items(), plain.tensors().values(), strict=True):
+        assert torch.equal(a.cpu(), b.cpu()), f"capturing changed {name}"
+    for _ in range(20):
+        compiled.update(1e-3)
+        plain.update(1e-3)
+    for (name, a), b in zip(compiled.tensors().items(), plain.tensors().values(), strict=True):
+        torch.testing.assert_close(a.cpu(), b.cpu(), rtol=1e-2, atol=5e-3, msg=name)
