@@ -1,9 +1,13 @@
 """Shared fixtures: a tiny network, a tiny run, and a wall around loopback."""
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two busy processes with two threads each crawl on two cores
+
 import torch
 
 from ddpm import Schedule, UNet

@@ -8,17 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from ddpm import Pipeline, UNet, hub
-from tests.conftest import DIGITS, TINY
+from tests.conftest import DIGITS, TINY, tiny_unet
 from train import loop
 from train.__main__ import main
-from train.checkpoint import CHECKPOINT, read_header
+from train.checkpoint import CHECKPOINT, Header, read_header
 from train.data import DATASETS
 
 
@@ -92,9 +93,15 @@ def test_a_resumed_run_ends_with_bit_identical_weights(run, tmp_path, monkeypatc
     assert lines == [5, 10, 12]
 
 
-def start(out, *options):
-    return subprocess.Popen([sys.executable, "-m", "train", *TINY, "--out", str(out), *options],
-                            stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+@contextmanager
+def started(out, *options):
+    """A training process of its own; gone when the test is over, however that ends."""
+    with subprocess.Popen([sys.executable, "-m", "train", *TINY, "--out", str(out), *options],
+                          stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for_step(out, step, process):
@@ -109,10 +116,9 @@ def wait_for_step(out, step, process):
 def test_killed_at_any_moment_it_goes_on_to_the_same_end(tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert main([*TINY, "--out", str(straight), "--steps", "60", "--checkpoint-every", "1"]) == 0
-    process = start(killed, "--steps", "60", "--checkpoint-every", "1")
-    wait_for_step(killed, 10, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with started(killed, "--steps", "60", "--checkpoint-every", "1") as process:
+        wait_for_step(killed, 10, process)
+        process.send_signal(signal.SIGKILL)
     assert 10 <= read_header(killed).step < 60
     assert main(["--out", str(killed), "--resume"]) == 0
     assert same(weights(killed), weights(straight))
@@ -120,10 +126,10 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(tmp_path):
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     out = tmp_path / "run"
-    process = start(out, "--steps", "100000")
-    wait_for_step(out, 5, process)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    with started(out, "--steps", "100000") as process:
+        wait_for_step(out, 5, process)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     step = read_header(out).step
     assert f"Stopped at step {step}" in said and "--resume" in said
@@ -239,6 +245,27 @@ def test_few_times_are_enough(tmp_path):
     assert main([*TINY, "--out", str(tmp_path / "run"), "--steps", "1", "--T", "3"]) == 0
 
 
+def test_a_checkpoint_may_be_replaced_while_it_is_read(run, tmp_path):
+    """Whoever reads sees the old one or the new one, also where they differ in size."""
+    tensors, long = load_file(run / CHECKPOINT), {"x": "x" * 999}
+    versions = [save(tensors, metadata={"header": json.dumps(Header(said, 0, 0)._asdict())}) for said in ({}, long)]
+    (tmp_path / CHECKPOINT).write_bytes(versions[0])
+    writer = subprocess.Popen([sys.executable, "-c", """if True:
+        import os, sys
+        versions = [open(name, "rb").read() for name in sys.argv[2:]]
+        while True:
+            for version in versions:
+                open(sys.argv[1] + ".new", "wb").write(version)
+                os.replace(sys.argv[1] + ".new", sys.argv[1])
+        """, tmp_path / CHECKPOINT, *[name for k, v in enumerate(versions) if (name := tmp_path / str(k)).write_bytes(v)]])
+    try:
+        seen = [read_header(tmp_path).settings for _ in range(5000)]
+    finally:
+        writer.kill()
+        writer.wait()
+    assert {} in seen and long in seen
+
+
 def test_a_damaged_checkpoint_is_said_to_be_one(run, tmp_path, capsys):
     out = shutil.copytree(run, tmp_path / "copy")
     (out / CHECKPOINT).write_bytes((run / CHECKPOINT).read_bytes()[:5000])
@@ -283,8 +310,6 @@ def test_own_rgb_images_can_be_trained_on(tmp_path, capsys):
 
 def test_labels_are_dropped_for_each_sample_by_itself():
     torch.manual_seed(0)
-    from tests.conftest import tiny_unet
-
     trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), DATASETS["mnist"](DIGITS, None),
                            loop.Recipe(400, drop_label=0.25))
     dropped = (trainer.batch[1] == 10).float().mean().item()
@@ -292,8 +317,6 @@ def test_labels_are_dropped_for_each_sample_by_itself():
 
 
 def test_the_average_warms_up_and_then_follows_slowly():
-    from tests.conftest import tiny_unet
-
     trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), DATASETS["mnist"](DIGITS, None), loop.Recipe(2, ema=0.5))
     name, _ = next(iter(trainer.model.named_parameters()))
     average = trainer.tensors()[f"ema.{name}"].double().clone()
@@ -306,8 +329,6 @@ def test_the_average_warms_up_and_then_follows_slowly():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; never run yet: none was to be had so far")
 def test_a_captured_step_on_a_gpu_is_the_step():
-    from tests.conftest import tiny_unet
-
     data = DATASETS["mnist"](DIGITS, None).to(torch.device("cuda"))
     compiled, plain = (loop.Trainer(tiny_unet(size=28, mults=(1, 1)).cuda(), data, loop.Recipe(64), compile=compile)
                        for compile in (True, False))

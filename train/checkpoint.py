@@ -42,7 +42,7 @@ def read_header(run: Path) -> Header | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:  # not "pt", which opens the file twice: it may be replaced in between
             return Header(**json.loads(file.metadata()["header"]))
     except (SafetensorError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged or not a checkpoint of this program ({error})") from error
