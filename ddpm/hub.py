@@ -33,7 +33,7 @@ from .unet import UNet
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 BUILT_IN = Path(__file__).parent / "pretrained"
 _DTYPES = ("F32", "F16", "BF16")
-_ARCHITECTURE = ("channels", "size", "classes", "width", "mults", "blocks", "attention", "prediction")
+ARCHITECTURE = ("channels", "size", "classes", "width", "mults", "blocks", "attention", "prediction")
 
 
 def load(source: str | os.PathLike[str], revision: str | None = None) -> tuple[UNet, dict[str, Any]]:
@@ -56,7 +56,7 @@ def load(source: str | os.PathLike[str], revision: str | None = None) -> tuple[U
 def files(model: UNet, **facts: Any) -> dict[str, bytes]:
     """The files that `load` reads, by name. facts (data set, class names, …) go into config.json beside the rest."""
     weights = save({name: p.detach().float().cpu().contiguous() for name, p in model.state_dict().items()})
-    config = {name: getattr(model, name) for name in _ARCHITECTURE}
+    config = {name: getattr(model, name) for name in ARCHITECTURE}
     config |= {"schedule": asdict(model.schedule), **facts, "sha256": hashlib.sha256(weights).hexdigest()}
     return {CONFIG: (json.dumps(config, indent=2) + "\n").encode(), WEIGHTS: weights}
 
@@ -105,7 +105,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path}: must hold an object, not {type(config).__name__}")
-    missing = [name for name in (*_ARCHITECTURE, "schedule", "sha256") if name not in config]
+    missing = [name for name in (*ARCHITECTURE, "schedule", "sha256") if name not in config]
     if missing:
         raise ValueError(f"{path}: lacks {', '.join(missing)}")
     return config
@@ -116,7 +116,7 @@ def _build(config: dict[str, Any], path: Path) -> UNet:
     try:
         schedule = Schedule(**config["schedule"])
         with torch.device("meta"):
-            return UNet(**{name: config[name] for name in _ARCHITECTURE}, schedule=schedule)
+            return UNet(**{name: config[name] for name in ARCHITECTURE}, schedule=schedule)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 

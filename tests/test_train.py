@@ -295,6 +295,16 @@ def test_options_that_argparse_knows_are_refused_by_it(options):
     assert stop.value.code == 2
 
 
+def test_a_run_may_start_from_the_weights_of_another(run, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main([*TINY, "--init", str(run), "--out", str(out), "--steps", "1", "--lr", "1e-12"]) == 0
+    for name, weight in weights(out).items():
+        torch.testing.assert_close(weight, weights(run)[name])
+    assert f"--init {run}" in (out / "README.md").read_text()
+    assert main([*TINY, "--init", str(run), "--out", str(tmp_path / "no"), "--steps", "1", "--T", "9"]) == 2
+    assert "its schedule is" in error_of(capsys) and not (tmp_path / "no").exists()
+
+
 def test_own_rgb_images_can_be_trained_on(tmp_path, capsys):
     for k, name in enumerate(["red", "blue"]):
         (tmp_path / "data" / name).mkdir(parents=True)

@@ -41,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     add(where, "--size", "side of the images, for `folder`: a multiple of 4 if there are three levels (32 if left out)",
         type=int, metavar="PIXELS")
     add(where, "--out", "folder of the run, new or empty (runs/DATASET if left out)", type=Path, metavar="RUN")
+    add(where, "--init", "start from the weights of this model: built-in, a folder or NAMESPACE/NAME on the Hub (the "
+        "network options must describe its network)", metavar="MODEL")
     where.add_argument("--resume", action="store_true", help="go on from the checkpoint in RUN, with its settings")
 
     much = p.add_argument_group("how long (10 minutes on a GPU, 60 on a CPU, if left out)")

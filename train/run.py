@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm import Schedule, UNet
+from ddpm import Schedule, UNet, hub
 from ddpm.files import write_atomic
 from ddpm.images import png
 
@@ -43,7 +43,10 @@ def run(args: argparse.Namespace, command: str) -> int:
     recipe = Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__})
     data = _load_data(args)
     torch.manual_seed(args.seed)
-    trainer = Trainer(_build(args, data).to(device), data.to(device), recipe, compile=args.compile)
+    model = _build(args, data)
+    if args.init and not args.resume:
+        _start_from(args.init, model)
+    trainer = Trainer(model.to(device), data.to(device), recipe, compile=args.compile)
     header = read_header(args.out) if args.resume else None
     if header:
         load_checkpoint(args.out, trainer)
@@ -173,6 +176,16 @@ def _build(args: argparse.Namespace, data: Data) -> UNet:
         raise ValueError(f"--attention takes sides of the levels, which are {sides}, got {attends}")
     return UNet(channels, size, len(data.classes), args.width, args.mults, args.blocks,
                 [side in attends for side in sides], Schedule(args.schedule, args.T), args.prediction)
+
+
+def _start_from(source: str, model: UNet) -> None:
+    """Gives model the weights stored at source. Raises ValueError naming what differs if that is another network."""
+    found, _ = hub.load(source)
+    for name in (*hub.ARCHITECTURE, "schedule"):
+        theirs, ours = getattr(found, name), getattr(model, name)
+        if theirs != ours:
+            raise ValueError(f"--init {source}: its {name} is {theirs}, the options and the data ask for {ours}")
+    model.load_state_dict(found.state_dict())
 
 
 def _forget_after(metrics: Path, step: int) -> None:
