@@ -15,7 +15,7 @@ from ddpm.hub import BUILT_IN
 from ddpm.images import grid, pick_frames, png
 from ddpm.pipeline import MAX_GUIDANCE, MAX_SEED
 
-MODEL, ANY = "mnist", "any"
+MODEL, ANY, BEST = "mnist", "any", "best"
 MAX_COUNT, MAX_STEPS = 64, 1000
 SHOW_EVERY = 0.1  # seconds: a slow walk is shown (and can be stopped) at least this often
 CSS = """
@@ -37,7 +37,7 @@ def generate(
     seed: int | None = None,
     steps: int = 20,
     sampler: str = "dpm++2m",
-    time_grid: str = "power",
+    time_grid: str = BEST,
     eta: float = 0.0,
     guidance: float = 0.0,
 ) -> Iterator[tuple]:
@@ -47,7 +47,7 @@ def generate(
         label: what to draw, "any" or a digit.
         count: how many images, 1..64.
         seed: 0..2**32 - 1, of the first image; each next image has the next seed. None (null): drawn by lot.
-        steps: 1..1000. sampler, time_grid: as the page lists them.
+        steps: 1..1000. sampler: as the page lists them. time_grid: "best", or as the page lists them.
         eta: 0..1, only for ddim. guidance: 0..20, only with a digit.
     """
     try:
@@ -57,10 +57,13 @@ def generate(
         _check_whole(f"seed (for {count} images)", seed, 0, MAX_SEED + 1 - count)
         if label != ANY and label not in pipeline().class_names:
             raise ValueError(f"label must be {ANY} or one of {', '.join(pipeline().class_names)}")
+        if time_grid not in (BEST, *GRIDS):
+            raise ValueError(f"time_grid must be one of {', '.join((BEST, *GRIDS))}")
         seeds = range(seed, seed + count)
         stream = pipeline().stream(
             seeds=seeds, labels=None if label == ANY else pipeline().class_names.index(label),
-            sampler=sampler, steps=steps, grid=time_grid, eta=eta or None, guidance=guidance)
+            sampler=sampler, steps=steps,
+            grid=None if time_grid == BEST else time_grid, eta=eta or None, guidance=guidance)
     except (TypeError, ValueError) as error:
         raise gr.Error(str(error), print_exception=False) from error
 
@@ -133,8 +136,8 @@ def build() -> gr.Blocks:
                                           info="The rule for each step: ddpm adds fresh noise, the others need not.")
                     eta = gr.Slider(0, 1, value=0, step=0.05, precision=2, label="Eta", visible=False,
                                     info="Fresh noise on the way: 0 is none, 1 as much as ddpm.")
-                    time_grid = gr.Dropdown(list(GRIDS), value="power", label="Time grid",
-                                            info="Where along the way the steps fall.")
+                    time_grid = gr.Dropdown([BEST, *GRIDS], value=BEST, label="Time grid",
+                                            info="Where the steps fall; best is what was measured for the sampler.")
 
         outputs = [picture, seed, save_gif, save_png]
         run = go.click(generate, [label, count, seed, steps, sampler, time_grid, eta, guidance], outputs,

@@ -21,7 +21,7 @@ from . import hub
 from .diffusion import denoiser
 from .files import write_atomic
 from .images import gif, grid, pick_frames, png
-from .samplers import SAMPLERS, RandnLike
+from .samplers import BEST_GRIDS, SAMPLERS, RandnLike
 from .unet import UNet
 
 MAX_SEED = 2**32 - 1
@@ -136,7 +136,7 @@ class Pipeline:
         labels: int | Sequence[int | None] | None = None,
         sampler: str = "dpm++2m",
         steps: int = 20,
-        grid: str = "power",
+        grid: str | None = None,
         guidance: float = 0.0,
         eta: float | None = None,
     ) -> Iterator[Frame]:
@@ -145,7 +145,9 @@ class Pipeline:
         Args:
             seeds: each in 0..2**32 - 1; a seed gives the same image alone or in any batch.
             labels: one label for all, or one for each image; None draws what it likes.
-            sampler, grid: keys of SAMPLERS and GRIDS. steps: 1..T.
+            sampler: a key of SAMPLERS. steps: 1..T; most samplers evaluate the network once a step.
+            grid: where the steps fall, a key of GRIDS, perhaps with parameters ("power(0.6)"); None: the grid that
+                was measured to be best for the sampler.
             guidance: how strongly to insist on the label, 0..20; doubles the network evaluations.
             eta: 0..1, how much fresh noise "ddim" adds; only for samplers that have it.
 
@@ -156,7 +158,7 @@ class Pipeline:
         if sampler not in list(SAMPLERS):  # a list: what cannot be hashed is refused like anything else
             raise ValueError(f"unknown sampler {sampler!r}; choose from {', '.join(SAMPLERS)}")
         _check_number("guidance", guidance, MAX_GUIDANCE)
-        times = self.model.schedule.times(steps, grid)
+        times = self.model.schedule.times(steps, BEST_GRIDS[sampler] if grid is None else grid)
         walk = SAMPLERS[sampler]
         if eta is not None:
             _check_number("eta", eta, 1)

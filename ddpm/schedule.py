@@ -5,11 +5,15 @@ how much signal and how much noise an image holds at time t (`Schedule.__call__`
 and at which times a sampler should look (`Schedule.times`).
 """
 
+import inspect
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,33 +33,80 @@ def cosine_betas(T: int) -> Tensor:
 SCHEDULES: dict[str, Callable[[int], Tensor]] = {"cosine": cosine_betas, "linear": linear_betas}
 
 
-def uniform(T: int, steps: int) -> list[float]:
+def uniform(schedule: "Schedule", steps: int) -> list[float]:
     """Equal strides from T down to 0 (known elsewhere as "trailing")."""
-    return [T * (1 - k / steps) for k in range(steps + 1)]
+    return power(schedule, steps, 1.0)
 
 
-def power(T: int, steps: int, rho: float = 0.5) -> list[float]:
-    """t = T * u**rho, u uniform. Below 1, rho spends the steps where the noise is strong: few steps look far better."""
-    return [T * (1 - k / steps) ** rho for k in range(steps + 1)]
+def power(schedule: "Schedule", steps: int, rho: float = 0.5) -> list[float]:
+    """t = T * u**rho, u uniform. Below 1, rho spends the steps where the noise is strong: few steps look far better.
+
+    rho is in 0.1..3.
+    """
+    _check("rho", rho, 0.1, 3)
+    return [schedule.T * (1 - k / steps) ** rho for k in range(steps + 1)]
 
 
-def leading(T: int, steps: int) -> list[float]:
+def leading(schedule: "Schedule", steps: int) -> list[float]:
     """Multiples of T // steps, plus 1. DDIM's own grid; it starts *below* T, unless steps divides T - 1 or is T."""
-    stride = T // steps
+    stride = schedule.T // steps
     return [float(1 + k * stride) for k in reversed(range(steps))] + [0.0]
 
 
-def linspace(T: int, steps: int) -> list[float]:
+def linspace(schedule: "Schedule", steps: int) -> list[float]:
     """Equal strides from T down to 1, then 0: both ends of the trained times are visited."""
-    return [1 + (T - 1) * (1 - k / max(steps - 1, 1)) for k in range(steps)] + [0.0]
+    return [1 + (schedule.T - 1) * (1 - k / max(steps - 1, 1)) for k in range(steps)] + [0.0]
 
 
-GRIDS: dict[str, Callable[[int, int], list[float]]] = {
+def karras(
+    schedule: "Schedule", steps: int, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0
+) -> list[float]:
+    """Equal strides in (sigma / alpha)**(1 / rho), from sigma_max to sigma_min, then 0. Karras et al. 2022, Eq. 5.
+
+    Both ends are first brought inside what the schedule has from T to 1. rho is in 0.1..100, the sigmas in 1e-4..1e5.
+    """
+    _check("rho", rho, 0.1, 100)
+    _check("sigma_min", sigma_min, 1e-4, 1e5)
+    _check("sigma_max", sigma_max, sigma_min, 1e5)
+    noise = (-_log_snr(schedule, torch.device("cpu"))[1:] / 2).exp().numpy()  # sigma / alpha at t = 1..T
+    low, high = np.clip((sigma_min, sigma_max), noise[0], noise[-1])
+    roots = np.linspace(high ** (1 / rho), low ** (1 / rho), steps)
+    times = np.interp(np.log(roots) * rho, np.log(noise), np.arange(1, schedule.T + 1)).tolist()
+    if any(s >= t for t, s in pairwise(times)):
+        raise ValueError(f"sigma_min and sigma_max leave no room for {steps} steps: this schedule has sigma / alpha in "
+                         f"{noise[0]:.2g}..{noise[-1]:.2g}")
+    return [*times, 0.0]
+
+
+GRIDS: dict[str, Callable[..., list[float]]] = {
     "power": power,
     "uniform": uniform,
     "leading": leading,
     "linspace": linspace,
+    "karras": karras,
 }
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # NaN compares false
+        raise ValueError(f"{name} must be in {low:g}..{high:g}, got {value:g}")
+
+
+def _parse_grid(text: str) -> tuple[str, list[float]]:
+    """The name of a grid and its parameters, written name or name(1, 2). Raises ValueError."""
+    found = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text) if isinstance(text, str) else None
+    name, inside = found.groups() if found else (None, None)
+    if name not in GRIDS:
+        raise ValueError(f"unknown grid {text!r}; choose from {', '.join(GRIDS)}, with parameters as in power(0.5)")
+    known = list(inspect.signature(GRIDS[name]).parameters)[2:]
+    try:
+        values = [float(value) for value in inside.split(",")] if inside and inside.strip() else []
+    except ValueError:
+        values = [math.nan] * 9
+    if len(values) > len(known):
+        takes = f"up to {len(known)} numbers: {name}({', '.join(known)})" if known else "no parameters"
+        raise ValueError(f"grid {text!r}: {name} takes {takes}")
+    return name, values
 
 
 @dataclass(frozen=True)
@@ -92,15 +143,15 @@ class Schedule:
         return alpha, sigma
 
     def times(self, steps: int, grid: str = "power") -> list[float]:
-        """The steps + 1 times that a sampler walks through: falling, from T (for `leading`: near T) to 0.
+        """The steps + 1 times that a sampler walks through: falling, from T (for `leading` and `karras`: near T) to 0.
 
-        Raises ValueError unless 1 <= steps <= T and grid is a key of GRIDS.
+        grid is a key of GRIDS, with parameters in parentheses if the default ones will not do: "karras(7, 0.05, 40)".
+        Raises ValueError unless that is so and 1 <= steps <= T.
         """
-        if grid not in list(GRIDS):
-            raise ValueError(f"unknown grid {grid!r}; choose from {', '.join(GRIDS)}")
+        name, parameters = _parse_grid(grid)
         if type(steps) is not int or not 1 <= steps <= self.T:
             raise ValueError(f"steps must be a whole number in 1..{self.T}, got {steps!r}")
-        return GRIDS[grid](self.T, steps)
+        return GRIDS[name](self, steps, *parameters)
 
 
 @cache  # never dropped: a captured CUDA graph reads the table where it lies
