@@ -131,9 +131,9 @@ def build() -> gr.Blocks:
                 dice = gr.Button("🎲 Roll a new seed", size="sm")
                 with gr.Accordion("Sampler", open=False):
                     steps = gr.Slider(1, MAX_STEPS, value=20, step=1, precision=0, label="Steps",
-                                      info="From noise to picture. More is slower and finer; 20 is plenty.")
+                                      info="Each asks the network once (heun: twice). 20 is plenty.")
                     sampler = gr.Dropdown(list(SAMPLERS), value="dpm++2m", label="Sampler",
-                                          info="The rule for each step: ddpm adds fresh noise, the others need not.")
+                                          info="The rule for each step. ddpm, euler-a and sde add fresh noise.")
                     eta = gr.Slider(0, 1, value=0, step=0.05, precision=2, label="Eta", visible=False,
                                     info="Fresh noise on the way: 0 is none, 1 as much as ddpm.")
                     time_grid = gr.Dropdown([BEST, *GRIDS], value=BEST, label="Time grid",

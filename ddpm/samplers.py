@@ -321,7 +321,7 @@ SAMPLERS: dict[str, Sampler] = {
 
 # The grid that serves each sampler best over 5, 10 and 20 evaluations of the built-in weights: train/README.md has the
 # table and the command that prints it.
-BEST_GRIDS: dict[str, str] = dict.fromkeys(SAMPLERS, "power(0.5)")
+BEST_GRIDS: dict[str, str] = dict.fromkeys(SAMPLERS, "power(0.5)") | {"heun": "karras(7)"}
 
 
 def evaluations(name: str, steps: int) -> int:
@@ -337,3 +337,8 @@ def evaluations(name: str, steps: int) -> int:
     for _ in SAMPLERS[name](denoise, schedule, torch.zeros(1), schedule.times(steps, "uniform"), torch.zeros_like):
         pass
     return asked
+
+
+def affordable_steps(name: str, budget: int) -> int:
+    """The most steps of the sampler that ask the network no more than budget times; 0 if even one costs more."""
+    return next((steps for steps in range(budget, 0, -1) if evaluations(name, steps) <= budget), 0)

@@ -6,10 +6,11 @@ import sys
 import pytest
 from PIL import Image
 
+from ddpm import SAMPLERS
 from ddpm.__main__ import main
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++2m"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_pictures_are_drawn_and_the_seeds_are_told(run, tmp_path, capsys, sampler):
     out = tmp_path / "a.gif"
     assert main(["--model", str(run), "--seed", "5", "--count", "4", "--steps", "3", "--sampler", sampler,
@@ -28,7 +29,7 @@ def test_a_seed_drawn_by_lot_can_be_used_again(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    (["--sampler", "dim"], "choose from ddpm, ddim"), (["--grid", "x"], "choose from power"),
+    (["--sampler", "dim"], "choose from dpm++2m, "), (["--grid", "x"], "choose from power"),
     (["--steps", "0"], "1..1000"), (["--steps", "1001"], "1..1000"), (["--count", "0"], "1..1024"),
     (["--seed", "-1"], "--seed must be in 0.."), (["--label", "ten"], "choose from 0, 1, 2"),
     (["--guidance", "1"], "guidance needs a label"), (["--eta", "1"], "no eta"),

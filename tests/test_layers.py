@@ -17,6 +17,7 @@ ALLOWED = {
     "hub": {"schedule", "unet"},
     "pipeline": {"files", "hub", "diffusion", "images", "samplers", "unet"},
     "__main__": {"pipeline", "samplers", "schedule"},
+    "benchmark": {"diffusion", "pipeline", "samplers"},
     "__init__": {"diffusion", "pipeline", "samplers", "schedule", "unet"},
 }
 

@@ -53,7 +53,7 @@ def test_only_frames_for_a_gif_are_kept_and_files_hold_what_they_say(pipeline, t
 
 
 @pytest.mark.parametrize(("settings", "words"), [
-    ({"sampler": "dim"}, "ddpm, ddim"), ({"grid": "karas"}, "power, uniform"), ({"steps": 0}, r"1\.\.100"),
+    ({"sampler": "dim"}, "ddim, ddpm"), ({"grid": "karas"}, "power, uniform"), ({"steps": 0}, r"1\.\.100"),
     ({"steps": 101}, r"1\.\.100"), ({"steps": 2.0}, r"1\.\.100"), ({"steps": None}, r"1\.\.100"),
     ({"guidance": float("nan"), "labels": 1}, r"0\.\.20"), ({"guidance": -1, "labels": 1}, r"0\.\.20"),
     ({"guidance": 1}, "label"), ({"labels": 10}, r"0\.\.9"), ({"labels": "3"}, r"0\.\.9"), ({"labels": [1, 2]}, "2 labels for 1"),

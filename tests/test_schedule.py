@@ -53,10 +53,31 @@ def test_grids_fall_from_T_to_0(grid, steps):
     assert len(times) == steps + 1
     assert times[-1] == 0
     assert all(s < t for t, s in itertools.pairwise(times))
-    if grid != "leading" or 1000 // steps * (steps - 1) == 999:
+    if grid == "karras":
+        assert times[0] == pytest.approx(991.978, abs=1e-3)  # where sigma / alpha is 80
+    elif grid != "leading" or 1000 // steps * (steps - 1) == 999:
         assert times[0] == 1000
     else:
         assert times[0] == 1 + (steps - 1) * (1000 // steps)  # DDIM's own grid starts low, by its definition
+
+
+@pytest.mark.parametrize("schedule", [Schedule(), Schedule("linear"), Schedule("linear", 50)])
+def test_karras_strides_are_equal_in_the_root_of_the_noise(schedule):
+    alpha, sigma = schedule(torch.tensor(schedule.times(20, "karras(5, 0.5, 40)")[:-1]))
+    root = (sigma / alpha) ** (1 / 5)
+    torch.testing.assert_close(root, torch.linspace(40 ** (1 / 5), 0.5 ** (1 / 5), 20, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+def test_karras_ends_are_brought_inside_the_schedule():
+    times = Schedule("linear").times(20, "karras(7, 1e-4, 1e5)")
+    assert (times[0], times[-2]) == pytest.approx((1000, 1))
+
+
+def test_grids_take_parameters_in_parentheses():
+    schedule = Schedule()
+    assert schedule.times(4, "power") == schedule.times(4, " power ( 0.5 ) ") == schedule.times(4, "power()")
+    assert schedule.times(4, "power(1)") == schedule.times(4, "uniform")
+    assert schedule.times(2, "power(2)") == [1000, 250, 0]
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -70,7 +91,10 @@ def test_bad_schedules_are_refused(arguments, words):
 
 @pytest.mark.parametrize(("steps", "grid", "words"), [
     (0, "power", r"1\.\.1000"), (1001, "power", r"1\.\.1000"), (2.0, "power", r"1\.\.1000"),
-    (5, "karas", "power, uniform, leading, linspace"),
+    (5, "karas", "power, uniform, leading, linspace"), (5, None, "power, uniform"), (5, "power(x)", r"power\(rho\)"),
+    (5, "power(1, 2)", r"power\(rho\)"), (5, "uniform(1)", "no parameters"), (5, "power(nan)", r"0\.1\.\.3"),
+    (5, "power(1e999)", r"0\.1\.\.3"), (5, "karras(7, 3, 2)", "sigma_max must be in 3"), (5, "karras(7, 1, 1)", "leave no room"),
+    (5, "karras(7, 1e-4, 2e-4)", "leave no room"), (5, "power(0.5", "unknown grid"),
 ])
 def test_bad_times_are_refused(steps, grid, words):
     with pytest.raises(ValueError, match=words):
