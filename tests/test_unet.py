@@ -9,43 +9,12 @@ from diffusers import UNet2DModel
 from ddpm import Schedule, UNet, loss
 from ddpm.unet import Downsample, ResidualBlock, Upsample
 from tests.conftest import tiny_unet
-
-RESIDUAL = {"norm1": "norm1", "conv1": "conv1", "emb": "time_emb_proj", "norm2": "norm2", "conv2": "conv2",
-            "shortcut": "conv_shortcut"}
-ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
-
-
-def names_in_diffusers(model: UNet) -> dict[str, str]:
-    """Our name of each module that has weights -> diffusers' name of it."""
-    names = {"time.0": "time_embedding.linear_1", "time.2": "time_embedding.linear_2", "label": "class_embedding",
-             "conv_in": "conv_in", "norm_out": "conv_norm_out", "conv_out": "conv_out"}
-
-    def place(ours: str, block: torch.nn.Module, parent: str, k: int) -> None:
-        if isinstance(block, ResidualBlock):
-            names.update({f"{ours}.{a}": f"{parent}.resnets.{k}.{b}" for a, b in RESIDUAL.items()})
-            names.update({f"{ours}.attention.{a}": f"{parent}.attentions.{k}.{b}" for a, b in ATTENTION.items()})
-        else:
-            sampler = "downsamplers" if isinstance(block, Downsample) else "upsamplers"
-            names[f"{ours}.conv"] = f"{parent}.{sampler}.0.conv"
-
-    for side, per_level in (("down", model.blocks), ("up", model.blocks + 1)):
-        for i, block in enumerate(getattr(model, side)):
-            level, k = divmod(i, per_level + 1)  # the residual blocks of a level, then its Down- or Upsample
-            place(f"{side}.{i}", block, f"{side}_blocks.{level}", k)
-    for i, block in enumerate(model.middle):
-        place(f"middle.{i}", block, "mid_block", i)
-    return names
+from train.export import names_in_diffusers, network
 
 
 def in_diffusers(model: UNet) -> UNet2DModel:
     """The same network there, with the same weights, loaded strictly."""
-    down = ["AttnDownBlock2D" if attends else "DownBlock2D" for attends in model.attention]
-    up = ["AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(model.attention)]
-    theirs = UNet2DModel(
-        sample_size=model.size, in_channels=model.channels, out_channels=model.channels, layers_per_block=model.blocks,
-        block_out_channels=[model.width * m for m in model.mults], down_block_types=down, up_block_types=up,
-        attention_head_dim=model.width, norm_num_groups=8, attn_norm_num_groups=8, resnet_time_scale_shift="scale_shift",
-        num_class_embeds=model.classes + 1 if model.classes else None)
+    theirs = UNet2DModel(**network(model), num_class_embeds=model.classes + 1 if model.classes else None)
     names = names_in_diffusers(model)
     weights = {}
     for name, weight in model.state_dict().items():

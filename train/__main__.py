@@ -18,7 +18,8 @@ from .data import DATASETS
 from .loop import Recipe
 from .run import BUDGET, run, settings_of
 
-MAY_CHANGE = {*BUDGET, "data", "out", "device", "compile", "checkpoint_every", "sample_every", "resume"}
+MAY_CHANGE = {*BUDGET, "data", "out", "device", "compile", "checkpoint_every", "sample_every", "resume", "push",
+              "push_every"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,6 +81,8 @@ def parser() -> argparse.ArgumentParser:
     add(run, "--checkpoint-every", "save for --resume", type=_positive(int), default=1000, metavar="STEPS")
     add(run, "--sample-every", "draw RUN/samples/STEP.png", type=_positive(int), default=1000, metavar="STEPS")
     add(run, "--device", "where to train", choices=("auto", "cpu", "cuda"), default="auto")
+    add(run, "--push", "at the end, push to this repo on the Hub (log in first: `hf auth login`)", metavar="NS/NAME")
+    add(run, "--push-every", "also push now and then, in the background", type=_positive(float), metavar="MINUTES")
     run.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True,
                      help="on a GPU: compile the network and capture the step in a CUDA graph (default: yes)")
     return p

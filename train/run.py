@@ -1,6 +1,7 @@
 """One run from the data to the artefact, with all that people see of it: bar, pictures, metrics, checkpoints."""
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -19,13 +20,13 @@ from ddpm import Schedule, UNet, hub
 from ddpm.files import write_atomic
 from ddpm.images import png
 
-from . import artefact
+from . import artefact, card, export, push
 from .checkpoint import load_checkpoint, read_header, save_checkpoint
 from .data import DATASETS, Data
 from .loop import Budget, Recipe, Record, Trainer, stopwatch, train
 
 BUDGET = ("minutes", "steps", "images")  # the options that say how long; one of them counts
-METRICS, LOG_EVERY = "metrics.jsonl", 50
+METRICS, LOG_EVERY = push.METRICS, 50
 
 
 def run(args: argparse.Namespace, command: str) -> int:
@@ -39,6 +40,12 @@ def run(args: argparse.Namespace, command: str) -> int:
     if all(getattr(args, name) is None for name in BUDGET):
         args.minutes = 10.0 if device.type == "cuda" else 60.0
     steps = math.ceil(args.images / args.batch_size) if args.images else args.steps
+
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    if args.push_every and not args.push:
+        raise ValueError("--push-every needs --push NAMESPACE/NAME")
+    if args.push and first:
+        push.check(args.push)
 
     recipe = Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__})
     data = _load_data(args)
@@ -54,11 +61,12 @@ def run(args: argparse.Namespace, command: str) -> int:
     if header and header.settings["fingerprint"] != fingerprint:
         raise ValueError(f"the images in {args.data} are not those that {args.out} was started with")
     settings = settings_of(args) | {
-        "commands": [*(header.settings["commands"] if header else []), command], "fingerprint": fingerprint}
+        "commands": [*(header.settings["commands"] if header else []), command], "fingerprint": fingerprint,
+        "hardware": card.hardware(device)}
     seconds = stopwatch(header.seconds if header else 0.0)
 
     budget = Budget(steps, args.minutes)
-    with _Watcher(args, trainer, settings, budget, seconds) as watcher, _interrupts(trainer.world) as interrupted:
+    with _Watcher(args, trainer, data, settings, budget, seconds) as watcher, _interrupts(trainer.world) as interrupted:
         for record in train(trainer, budget, seconds=seconds):
             watcher.look(record)
             if interrupted:
@@ -70,6 +78,12 @@ def run(args: argparse.Namespace, command: str) -> int:
             return 130
         artefact.write(args.out, trainer.ema, data, settings, step=trainer.step, seconds=seconds())
         print(f"The model is in {args.out}. To draw with it: python -m ddpm --model {args.out} --out digits.gif")
+        if args.push:
+            watcher.pusher.finish()
+            try:
+                print(f"It is on the Hub: {push.push(push.published(args.out), args.push).url}")
+            except (ValueError, OSError) as error:
+                raise OSError(f"{error}. Then: python -m train.push {args.out} {args.push}") from error
     return 0
 
 
@@ -81,13 +95,14 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 class _Watcher:
     """Looks at each Record, and shows and writes what is due. Only the first process does; the others just train."""
 
-    def __init__(self, args: argparse.Namespace, trainer: Trainer, settings: dict[str, Any], budget: Budget,
-                 seconds: Callable[[], float]) -> None:
-        self.args, self.trainer, self.settings, self.seconds = args, trainer, settings, seconds
+    def __init__(self, args: argparse.Namespace, trainer: Trainer, data: Data, settings: dict[str, Any],
+                 budget: Budget, seconds: Callable[[], float]) -> None:
+        self.args, self.trainer, self.data, self.settings, self.seconds = args, trainer, data, settings, seconds
         self.losses: list[Tensor] = []
         self.last: Record | None = None
         self.logged = trainer.step, seconds()
         self.bar = None
+        self.pusher = push.Background(args.push, args.push_every)
         if trainer.rank == 0:
             args.out.mkdir(parents=True, exist_ok=True)
             self.save()
@@ -110,6 +125,19 @@ class _Watcher:
         if record.step % self.args.sample_every == 0 and self.trainer.rank == 0:
             picture = png(artefact.draw(self.trainer.ema).grid())
             write_atomic(self.args.out / "samples" / f"{record.step:08d}.png", picture)
+        if self.trainer.rank == 0 and self.args.push and self.pusher.due():
+            self.push()
+
+    def push(self) -> None:
+        """Sends the model as it is now to the Hub, from a copy, on the CPU and in the background."""
+        step, seconds, ema = self.trainer.step, self.seconds(), copy.deepcopy(self.trainer.ema).cpu()
+
+        def make() -> dict[str, bytes]:
+            files = artefact.contents(ema, self.data, self.settings, step=step, seconds=seconds)
+            metrics = self.args.out / METRICS
+            return files | export.layout(ema) | ({METRICS: metrics.read_bytes()} if metrics.exists() else {})
+
+        self.pusher.start(make)
 
     def save(self) -> None:
         """Writes a checkpoint, after a look at the losses since the last one: what is no number is never saved."""
