@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -33,24 +34,36 @@ from .unet import UNet
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 BUILT_IN = Path(__file__).parent / "pretrained"
 _DTYPES = ("F32", "F16", "BF16")
+_CONFIG_BYTES = _HEADER_BYTES = 1_000_000  # the most that config.json, and the names in a safetensors file, may take
 ARCHITECTURE = ("channels", "size", "classes", "width", "mults", "blocks", "attention", "prediction")
 
 
-def load(source: str | os.PathLike[str], revision: str | None = None) -> tuple[UNet, dict[str, Any]]:
-    """The network stored at source, in eval mode, on the CPU, float32; and all that its config.json says.
+class Loaded(NamedTuple):
+    """A network in eval mode, on the CPU, float32; all that its config.json says; its commit, if it is on the Hub."""
+
+    model: UNet
+    config: dict[str, Any]
+    commit: str | None
+
+
+def load(source: str | os.PathLike[str], revision: str | None = None) -> Loaded:
+    """The network stored at source.
 
     Args:
         source: the name of built-in weights ("mnist"), else a folder, else a Hub repo "NAMESPACE/NAME".
-        revision: branch, tag or commit, for a Hub repo only.
+        revision: branch, tag or commit, for a Hub repo only. A whole commit that is in the cache costs no request.
 
     Raises ValueError or OSError with one line that says what is wrong with which file, and what to do.
     """
-    config_path, weights_path = _locate(str(source), revision)
+    find, on_hub = _finder(str(source), revision)
+    config_path = find(CONFIG, _CONFIG_BYTES)
     config = _read_config(config_path)
     model = _build(config, config_path)
     _check_class_names(config, config_path)
-    _load_weights(model, weights_path, config["sha256"])
-    return model.eval().requires_grad_(False), config
+    needed = sum(4 * p.numel() for p in model.state_dict().values())  # nothing larger is even downloaded
+    _load_weights(model, find(WEIGHTS, needed + _HEADER_BYTES), config["sha256"])
+    # The cache keeps each commit in a folder of its name.
+    return Loaded(model.eval().requires_grad_(False), config, config_path.parent.name if on_hub else None)
 
 
 def files(model: UNet, **facts: Any) -> dict[str, bytes]:
@@ -61,43 +74,65 @@ def files(model: UNet, **facts: Any) -> dict[str, bytes]:
     return {CONFIG: (json.dumps(config, indent=2) + "\n").encode(), WEIGHTS: weights}
 
 
-def _locate(source: str, revision: str | None) -> tuple[Path, Path]:
-    """Paths of config and weights, downloaded (or found in the cache) where they are on the Hub."""
+def _finder(source: str, revision: str | None) -> tuple[Callable[[str, int], Path], bool]:
+    """A function (name, most bytes) -> path of that file of source; and whether it downloads from the Hub."""
     built_in = sorted(path.name for path in BUILT_IN.iterdir() if path.is_dir()) if BUILT_IN.is_dir() else []
     choices = f"built-in weights ({', '.join(built_in)}), a folder, or a Hub repo NAMESPACE/NAME"
     folder = BUILT_IN / source if source in built_in else Path(source)
     if source and folder.is_dir():
         if revision is not None:
             raise ValueError(f"revision {revision!r} was given, but {source} is not a Hub repo")
-        for name in (CONFIG, WEIGHTS):
+
+        def in_folder(name: str, most: int) -> Path:
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder} has no {name}: no model is in it, or a run that is not finished")
-        return folder / CONFIG, folder / WEIGHTS
+            return folder / name
+
+        return in_folder, False
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         raise ValueError(f"no model at {source!r}; valid are {choices}")
+    commit = revision
+
+    def on_hub(name: str, most: int) -> Path:
+        nonlocal commit
+        path = _download(source, name, commit, most)
+        commit = path.parent.name  # both files from one commit, even if the branch moves on in between
+        return path
+
+    return on_hub, True
+
+
+def _download(repo: str, name: str, revision: str | None, most: int) -> Path:
+    """The file in the cache, put there first if need be, unless it has more bytes than `most`."""
     try:
-        config = hf_hub_download(source, CONFIG, revision=revision)
-        # Both files from one commit, even if the branch moves on in between.
-        commit = revision if revision and re.fullmatch("[0-9a-f]{40}", revision) else Path(config).parent.name
-        return Path(config), Path(hf_hub_download(source, WEIGHTS, revision=commit))
+        cached = try_to_load_from_cache(repo, name, revision=revision) if _is_commit(revision) else None
+        if not isinstance(cached, str):
+            size = hf_hub_download(repo, name, revision=revision, dry_run=True).file_size
+            if size is None or size > most:
+                raise ValueError(f"{repo}: {name} has {size or 'unknown'} bytes, it may have {most:,}; not downloaded")
+            cached = hf_hub_download(repo, name, revision=revision)
+        return Path(cached)
     except LocalEntryNotFoundError as error:
-        raise OSError(f"{source} is not in the cache and the Hub cannot be reached: check the connection") from error
+        raise OSError(f"{repo} is not in the cache and the Hub cannot be reached: check the connection") from error
     except RevisionNotFoundError as error:
-        raise ValueError(f"{source} on the Hub has no revision {revision!r}") from error
+        raise ValueError(f"{repo} on the Hub has no revision {revision!r}") from error
     except RepositoryNotFoundError as error:
         raise ValueError(
-            f"no folder {source}, and no Hub repo that is open to you (a private one needs `hf auth login`)") from error
+            f"no folder {repo}, and no Hub repo that is open to you (a private one needs `hf auth login`)") from error
     except EntryNotFoundError as error:
-        raise ValueError(f"{source} on the Hub lacks {CONFIG} or {WEIGHTS}: no model of this kind") from error
+        raise ValueError(f"{repo} on the Hub lacks {CONFIG} or {WEIGHTS}: no model of this kind") from error
     except HFValidationError as error:
-        raise ValueError(f"{source!r} is not a valid Hub repo name; valid are {choices}") from error
+        raise ValueError(f"{repo!r} is not a valid Hub repo name") from error
     except (HfHubHTTPError, HTTPError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise OSError(f"the Hub did not give {source}: {reason}") from error
+        raise OSError(f"the Hub did not give {repo}: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > 1_000_000:
+    if path.stat().st_size > _CONFIG_BYTES:
         raise ValueError(f"{path}: larger than 1 MB, not a model's configuration")
     try:
         config = json.loads(path.read_bytes())

@@ -98,11 +98,13 @@ def check_out(path: str | os.PathLike[str]) -> None:
 
 
 class Pipeline:
-    """A network ready to draw. `config` is what its config.json says, data set and class names among it."""
+    """A network ready to draw. `config` is what its config.json says, data set and class names among it; `commit` is
+    that of the Hub repo it came from, if it did."""
 
-    def __init__(self, model: UNet, config: dict[str, Any] | None = None) -> None:
+    def __init__(self, model: UNet, config: dict[str, Any] | None = None, commit: str | None = None) -> None:
         self.model = model.eval()
         self.config = config or {}
+        self.commit = commit
 
     @classmethod
     def from_pretrained(
@@ -116,8 +118,8 @@ class Pipeline:
 
         Raises ValueError or OSError that says in one line what is wrong and what to do.
         """
-        model, config = hub.load(source, revision)
-        return cls(model.to(device), config)
+        model, config, commit = hub.load(source, revision)
+        return cls(model.to(device), config, commit)
 
     @property
     def device(self) -> torch.device:

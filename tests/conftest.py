@@ -28,6 +28,25 @@ def only_loopback(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture
+def hub_server(tmp_path, monkeypatch):
+    """A Hub on loopback that this process talks to, logged in as its owner; nobody waits between tries."""
+    from huggingface_hub import constants
+
+    from tests.hub_server import TOKEN, HubServer
+
+    with HubServer() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        server.waited = []
+        monkeypatch.setattr("time.sleep", server.waited.append)
+        yield server
+
+
 def tiny_unet(seed: int = 0, **changes) -> UNet:
     """A small network in which no weight is zero, so that every part matters."""
     torch.manual_seed(seed)

@@ -3,8 +3,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from safetensors.torch import load, save
 from ddpm import Pipeline, hub
 from ddpm.files import write_atomic
 from tests.conftest import tiny_unet
+from tests.hub_server import OWNER
 
 
 @pytest.fixture
@@ -45,9 +44,9 @@ def edit(folder, **changes):
 def test_what_is_saved_comes_back(tmp_path, shape):
     model = tiny_unet(**shape)
     write(tmp_path, model, dataset="mine")
-    loaded, config = hub.load(tmp_path)
+    loaded, config, commit = hub.load(tmp_path)
     assert loaded.schedule == model.schedule and loaded.prediction == model.prediction
-    assert config["dataset"] == "mine"
+    assert config["dataset"] == "mine" and commit is None
     assert loaded.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True))
     assert not loaded.training
@@ -55,7 +54,7 @@ def test_what_is_saved_comes_back(tmp_path, shape):
 
 def test_half_precision_files_are_loaded_as_float32(folder):
     spoil(folder, lambda weights: weights.update({name: w.half() for name, w in weights.items()}))
-    model, _ = hub.load(folder)
+    model = hub.load(folder).model
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
@@ -145,83 +144,121 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-class Repo(BaseHTTPRequestHandler):
-    """A Hub with one repo, someone/digits, in `files`; it answers as the real one does and notes what was asked."""
-
-    commit = "c0ffee" + 34 * "0"
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body):
-        self.server.asked.append(f"{self.command} {self.path}")
-        repo, _, rest = self.path.lstrip("/").partition("/resolve/")
-        revision, _, name = rest.partition("/")
-        error = ("RepoNotFound" if repo != "someone/digits" else
-                 "RevisionNotFound" if revision not in ("main", self.commit) else
-                 "EntryNotFound" if name not in self.server.files else None)
-        content = b"" if error else self.server.files[name]
-        self.send_response(404 if error else 200)
-        if error:
-            self.send_header("X-Error-Code", error)
-        else:
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", self.commit)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
+REPO = f"{OWNER}/digits"
 
 
 @pytest.fixture
-def server():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Repo)
-    server.files, server.asked = hub.files(tiny_unet()), []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+def server(hub_server):
+    """A Hub with a tiny network in ada/digits."""
+    hub_server.lfs = ()
+    hub_server.commit(REPO, hub.files(tiny_unet()))
+    return hub_server
 
 
-def load_in_a_new_process(server, cache, *arguments):
-    """The endpoint is read when huggingface_hub is imported, so this needs a process of its own."""
-    code = ("import sys; from ddpm import Pipeline\n"
-            "try: print(Pipeline.from_pretrained(sys.argv[1], revision=(sys.argv[2:] or [None])[0]).sample("
-            "seeds=[3], steps=2).x.sum().item())\n"
-            "except (ValueError, OSError) as error: print('refused:', error)")
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False, env={
-        **os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(cache)})
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def same_picture(*pipelines):
+    a, b = (pipeline.sample(seeds=[3], steps=2).x for pipeline in pipelines)
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
 
 
-def test_weights_come_from_the_hub_and_then_from_the_cache(server, tmp_path):
-    expected = Pipeline(tiny_unet()).sample(seeds=[3], steps=2).x.sum().item()
-    assert float(load_in_a_new_process(server, tmp_path, "someone/digits")) == pytest.approx(expected, abs=1e-3)
+def test_weights_come_from_the_hub_and_then_from_the_cache(server):
+    pipeline = Pipeline.from_pretrained(REPO)
+    same_picture(pipeline, Pipeline(tiny_unet()))
+    assert pipeline.commit == server.repos[REPO]["branches"]["main"]
     server.asked.clear()
-    assert float(load_in_a_new_process(server, tmp_path, "someone/digits", Repo.commit)) == pytest.approx(expected, abs=1e-3)
-    # Cached and pinned: nothing is asked about the repo. (Once a day huggingface_hub fetches a list of its own.)
-    assert not [line for line in server.asked if "someone/digits" in line]
+    same_picture(Pipeline.from_pretrained(REPO, revision=pipeline.commit), pipeline)
+    assert server.asked == []  # cached and pinned: no request at all
+    server.fail("HEAD", "/", times=99, status=503)
+    same_picture(Pipeline.from_pretrained(REPO), pipeline)  # cached: a Hub that is down is no harm
+
+
+def test_a_new_process_pulls_and_then_asks_nothing(server, tmp_path):
+    """The command line, with an empty cache and the Hub's address from the environment."""
+
+    def draw(*options):
+        out = tmp_path / "x.png"
+        done = subprocess.run([sys.executable, "-m", "ddpm", "--model", REPO, "--count", "1", "--seed", "3", "--steps", "2", *options,
+                               "--out", str(out)], capture_output=True, text=True, timeout=120, check=False, env={
+            **os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home")})
+        assert done.returncode == 0, done.stderr
+        return out.read_bytes()
+
+    first = draw()
+    server.asked.clear()
+    assert draw("--revision", server.repos[REPO]["branches"]["main"]) == first
+    assert server.asked == []
+
+
+def test_a_revision_may_be_a_tag_a_branch_or_a_commit(server):
+    old = server.repos[REPO]["branches"]["main"]
+    server.repos[REPO]["tags"]["v1"] = old
+    server.repos[REPO]["branches"]["next"] = old
+    new = server.commit(REPO, hub.files(tiny_unet(seed=1)))
+    assert Pipeline.from_pretrained(REPO).commit == new
+    assert {Pipeline.from_pretrained(REPO, revision=name).commit for name in ("v1", "next", old)} == {old}
+
+
+def test_the_branch_may_move_between_two_files(server, monkeypatch):
+    """Config and weights are of one commit in any case."""
+    read = hub._read_config
+    monkeypatch.setattr(hub, "_read_config", lambda path: (server.commit(REPO, hub.files(tiny_unet(seed=1))), read(path))[1])
+    same_picture(Pipeline.from_pretrained(REPO), Pipeline(tiny_unet()))
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["someone/nothing"], "no Hub repo that is open to you"), (["someone/digits", "v9"], "no revision 'v9'"),
+    (["ada/nothing"], "no Hub repo that is open to you"), ([REPO, "v9"], "no revision 'v9'"), ([REPO, 40 * "0"], "no revision"),
+    (["ada/a--b"], "not a valid Hub repo name"),
 ])
-def test_what_the_hub_does_not_have_is_said(server, tmp_path, arguments, words):
-    said = load_in_a_new_process(server, tmp_path, *arguments)
-    assert said.startswith("refused:") and words in said
+def test_what_the_hub_does_not_have_is_said(server, arguments, words):
+    refused(words, *arguments)
 
 
-def test_a_flipped_byte_or_a_mere_pickle_from_the_hub_is_refused(server, tmp_path):
-    weights = server.files[hub.WEIGHTS]
-    server.files[hub.WEIGHTS] = weights[:-1] + bytes([weights[-1] ^ 1])
-    assert "sha256 differs" in load_in_a_new_process(server, tmp_path / "a", "someone/digits")
-    server.files["pytorch_model.bin"] = server.files.pop(hub.WEIGHTS)
-    assert "lacks config.json or model.safetensors" in load_in_a_new_process(server, tmp_path / "b", "someone/digits")
+def refused(words, *arguments):
+    with pytest.raises((ValueError, OSError), match=words) as error:
+        hub.load(*(arguments or [REPO]))
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_not_open_is_refused_in_one_line(server, monkeypatch):
+    server.repos[REPO]["private"] = True
+    monkeypatch.delenv("HF_TOKEN")
+    refused("hf auth login")
+
+
+@pytest.mark.parametrize(("how", "words"), [({"status": 500}, "cannot be reached"), ({"status": 403}, "cannot be reached"),
+                                            ({"drop": True}, "did not give")])
+def test_a_hub_that_does_not_answer_is_one_line(server, how, words):
+    server.fail("HEAD", "/resolve/", times=99, **how)
+    refused(words)
+
+
+def test_a_connection_cut_in_the_middle_of_a_file_is_taken_up_again(server):
+    server.fail("GET", hub.WEIGHTS, cut=True)
+    same_picture(Pipeline.from_pretrained(REPO), Pipeline(tiny_unet()))
+
+
+def test_a_flipped_byte_or_a_mere_pickle_from_the_hub_is_refused(server):
+    files = hub.files(tiny_unet())
+    weights = files[hub.WEIGHTS]
+    server.commit(REPO, {hub.WEIGHTS: weights[:-1] + bytes([weights[-1] ^ 1])})
+    refused("sha256 differs")
+    server.commit(REPO, {hub.WEIGHTS: weights[: len(weights) // 2]})
+    refused("not a whole safetensors file")
+    server.commit("ada/pickle", {hub.CONFIG: files[hub.CONFIG], "pytorch_model.bin": weights})
+    refused(r"lacks config\.json or model\.safetensors", "ada/pickle")
     assert not [line for line in server.asked if "pytorch_model" in line]
+
+
+@pytest.mark.parametrize("changes", [{"width": 10**9}, {"mults": [16] * 9}, {"schedule": {"T": 10**9}}])
+def test_weights_of_a_monstrous_config_are_not_even_downloaded(server, changes):
+    config = json.loads(server.files(REPO)[hub.CONFIG]) | changes
+    server.commit(REPO, {hub.CONFIG: json.dumps(config).encode()})
+    refused("must be")
+    assert not [line for line in server.asked if hub.WEIGHTS in line]
+
+
+def test_files_that_are_too_large_are_not_downloaded(server):
+    server.commit(REPO, {hub.WEIGHTS: b"x" * 3_000_000})
+    refused("not downloaded")
+    server.commit(REPO, {hub.CONFIG: b" " * 2_000_000})
+    refused("not downloaded")
+    assert not [line for line in server.asked if line.startswith("GET") and hub.WEIGHTS in line]

@@ -5,11 +5,11 @@ import shutil
 import threading
 
 import pytest
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import ModelCard
 
 from ddpm import hub
 from tests.conftest import TINY
-from tests.hub_server import OWNER, READ_TOKEN, TOKEN, HubServer
+from tests.hub_server import OWNER, READ_TOKEN, TOKEN
 from train import card, push
 from train.__main__ import main as train
 
@@ -20,18 +20,9 @@ OURS = {"config.json", "model.safetensors", "README.md", "samples.png", "samples
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A Hub that this process talks to, logged in as its owner, with nobody waiting between tries."""
-    with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        server.waited = []
-        monkeypatch.setattr("time.sleep", server.waited.append)
-        yield server
+def server(hub_server):
+    """A Hub that this process talks to, logged in as its owner."""
+    return hub_server
 
 
 def told(capsys):
@@ -208,7 +199,7 @@ def test_training_pushes_at_the_end_and_on_the_way(server, tmp_path, monkeypatch
     assert train([*TINY, "--out", str(out), "--steps", "3", "--push", REPO, "--push-every", "0.000001"]) == 0
     assert told(capsys)
     assert server.commits(REPO) == 4
-    assert hub.load(out)[1]["sha256"] == json.loads(server.files(REPO)["config.json"])["sha256"]
+    assert hub.load(out).config["sha256"] == json.loads(server.files(REPO)["config.json"])["sha256"]
     assert set(server.files(REPO)) == {".gitattributes", *OURS, *DIFFUSERS}
     assert not [path for path, content in contents(out).items() if TOKEN.encode() in content]
 

@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.dir.exists() and (not args.dir.is_dir() or any(args.dir.iterdir())):
             raise ValueError(f"{args.dir} exists and is not an empty folder: choose another")
-        files = layout(hub.load(args.model)[0])
+        files = layout(hub.load(args.model).model)
         for name, content in files.items():
             (args.dir / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(args.dir / name, content)

@@ -55,7 +55,7 @@ def published(run: Path) -> dict[str, bytes]:
     """
     if not run.is_dir():
         raise ValueError(f"{run} is not a folder that `python -m train` wrote")
-    model, _ = hub.load(run)
+    model = hub.load(run).model
     missing = [name for name in (CARD, *PICTURES) if not (run / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{run} lacks {', '.join(missing)}: the run is not finished")

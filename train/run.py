@@ -208,7 +208,7 @@ def _build(args: argparse.Namespace, data: Data) -> UNet:
 
 def _start_from(source: str, model: UNet) -> None:
     """Gives model the weights stored at source. Raises ValueError naming what differs if that is another network."""
-    found, _ = hub.load(source)
+    found = hub.load(source).model
     for name in (*hub.ARCHITECTURE, "schedule"):
         theirs, ours = getattr(found, name), getattr(model, name)
         if theirs != ours:
