@@ -12,7 +12,6 @@ import itertools
 import json
 import re
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -94,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         for failure in hub.failures:
             if failure["times"] and failure["method"] == self.command and failure["part"] in self.path:
                 failure["times"] -= 1
-                time.sleep(failure.get("slow", 0))
+                threading.Event().wait(failure.get("slow", 0))  # time.sleep is replaced in the tests
                 if "status" in failure:
                     return self._say(failure["status"], {"error": "on demand"}, failure.get("headers", {}))
                 if failure.get("drop"):
@@ -171,6 +170,11 @@ class _Handler(BaseHTTPRequestHandler):
                             | ({"lfs": lfs} if path.endswith(hub.lfs) else {}))
         return self._say(200, {"id": name, "sha": self._commit_of(hub, name, revision), "siblings": siblings,
                                "private": hub.repos[name]["private"], "tags": []})
+
+    def tree(self, hub, name, revision):
+        files = self._find(hub, name, revision)
+        return None if files is None else self._say(200, [
+            {"type": "file", "path": path, "size": len(content), "oid": git_hash(content)} for path, content in files.items()])
 
     def refs(self, hub, name):
         repo = hub.repos[name]
@@ -250,6 +254,7 @@ REPO = r"([\w.-]+/[\w.-]+)"
 ROUTES = [(pattern, answer) for pattern, answer in (
     (r"/api/repos/create", _Handler.create_repo), (r"/api/validate-yaml", _Handler.validate),
     (rf"/api/models/{REPO}", _Handler.info), (rf"/api/models/{REPO}/revision/(.+)", _Handler.info),
+    (rf"/api/models/{REPO}/tree/(.+)", _Handler.tree),
     (rf"/api/models/{REPO}/refs", _Handler.refs), (rf"/api/models/{REPO}/branch/(.+)", _Handler.branch),
     (rf"/api/models/{REPO}/tag/(.+)", _Handler.tag), (rf"/api/models/{REPO}/preupload/(.+)", _Handler.preupload),
     (rf"/api/models/{REPO}/commit/(.+)", _Handler.commit), (rf"/{REPO}\.git/info/lfs/objects/batch", _Handler.batch),

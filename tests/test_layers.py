@@ -16,6 +16,7 @@ ALLOWED = {
     "images": set(),
     "hub": {"schedule", "unet"},
     "pipeline": {"files", "hub", "diffusion", "images", "samplers", "unet"},
+    "serving": {"hub", "pipeline"},
     "__main__": {"pipeline", "samplers", "schedule"},
     "benchmark": {"diffusion", "pipeline", "samplers"},
     "__init__": {"diffusion", "pipeline", "samplers", "schedule", "unet"},

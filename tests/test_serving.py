@@ -1,0 +1,192 @@
+"""Which weights the app draws with, what it says of them, and the whole way from training to the page."""
+
+import base64
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from gradio_client import Client
+from PIL import Image
+
+import app
+from ddpm import Pipeline, hub
+from ddpm.serving import DEFAULT, Serving, Weights, pipeline
+from tests.conftest import TINY, tiny_unet
+from tests.hub_server import OWNER, TOKEN
+from train import push
+from train.__main__ import main as train
+
+REPO = f"{OWNER}/digits"
+
+
+@pytest.fixture
+def server(hub_server):
+    hub_server.lfs = ()
+    hub_server.commit(REPO, hub.files(tiny_unet(), class_names=list("abcdefghij")))
+    pipeline.cache_clear()
+    return hub_server
+
+
+def said():
+    """What the page shows: notice, whether there is a button, line, command, Python, labels."""
+    notice, again, line, command, python, label = app._weights_in_use()
+    return notice.value, again.visible, line, command.value, python, [name for name, _ in label.choices]
+
+
+def test_the_page_names_the_weights_and_how_to_get_them(server, monkeypatch):
+    monkeypatch.setattr(app, "serving", Serving(REPO))
+    app.serving.load(30)
+    commit = server.repos[REPO]["branches"]["main"]
+    assert app.serving.weights == Weights(REPO, commit)
+    notice, again, line, command, python, labels = said()
+    assert not notice and not again
+    assert f"[{REPO}]({server.url}/{REPO})" in line and f"({server.url}/{REPO}/tree/{commit})" in line
+    assert command == f"hf download {REPO} --revision {commit}"
+    assert len(python.splitlines()) == 3 and labels == ["any", *"abcdefghij"]
+    assert f'Pipeline.from_pretrained("{REPO}", revision="{commit}")' in python
+    assert len(list(app.generate("b", 1, 3, 2))) == 4
+    with pytest.raises(Exception, match="label must be any or one of a, b"):
+        next(app.generate("7", 1, 3, 2))
+
+
+def test_the_three_lines_and_the_command_do_what_they_say(server, monkeypatch, tmp_path):
+    monkeypatch.setattr(app, "serving", Serving(REPO))
+    app.serving.load(30)
+    *_, command, python, _ = said()
+    monkeypatch.chdir(tmp_path)
+    exec(python, {})
+    assert Path("digits.gif").stat().st_size
+    done = subprocess.run([str(Path(sys.executable).with_name("hf")), *command.split()[1:], "--local-dir", "got"], capture_output=True, text=True, timeout=120,
+                          check=False, env={**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert Path("got", hub.WEIGHTS).read_bytes() == server.files(REPO)[hub.WEIGHTS]
+
+
+def test_built_in_weights_are_called_so(monkeypatch):
+    monkeypatch.setattr(app, "serving", Serving(DEFAULT))
+    app.serving.load(0)
+    notice, again, line, command, python, _ = said()
+    assert not notice and not again and not command
+    assert line == "In use: built-in (`mnist`)" and 'Pipeline.from_pretrained("mnist")' in python
+    monkeypatch.setenv("SPACE_ID", "ada/space")
+    assert 'hf download ada/space --type space --include "ddpm/pretrained/mnist/*"' in said()[3]
+
+
+@pytest.mark.parametrize("how", [{"drop": True}, {"status": 503}, {"status": 401}])
+def test_a_hub_out_of_reach_is_said_and_asked_again(server, monkeypatch, how):
+    server.fail("HEAD", "/resolve/", times=99, **how)
+    monkeypatch.setattr(app, "serving", Serving(REPO))
+    app.serving.load(30)
+    assert app.serving.weights == Weights(DEFAULT) and app.serving.problem
+    notice, again, line, *_ = said()
+    assert f"The weights of `{REPO}` could not be loaded" in notice and "built-in weights draw instead" in notice
+    assert again and "built-in" in line
+    assert len(list(app.generate(count=1, steps=1, seed=0))) == 3
+    server.failures.clear()
+    assert not app.try_again()[0].value and app.serving.arrived and app.serving.problem is None
+
+
+def test_a_slow_hub_does_not_hold_up_the_start(server, monkeypatch):
+    server.fail("HEAD", "/resolve/", slow=2)
+    monkeypatch.setattr(app, "serving", Serving(REPO))
+    start = time.monotonic()
+    app.serving.load(0.2)
+    assert time.monotonic() - start < 1
+    assert "still on their way" in said()[0] and app.serving.weights == Weights(DEFAULT)
+    app.serving.load(30)  # what is on its way is waited for, not begun again
+    assert app.serving.arrived and not said()[0]
+    assert sum("HEAD" in line and hub.CONFIG in line for line in server.asked) <= 2
+
+
+def test_what_cannot_be_is_said_too(server, monkeypatch):
+    for serving, words in ((Serving(REPO, "v9"), "no revision 'v9'"), (Serving(DEFAULT, "v9"), "not a Hub repo"),
+                           (Serving("minst"), "built-in weights")):
+        serving.load(30)
+        assert words in serving.problem and not serving.arrived and serving.weights == Weights(DEFAULT)
+
+
+def test_a_folder_can_be_served(run, monkeypatch):
+    monkeypatch.setattr(app, "serving", Serving(str(run)))
+    app.serving.load(30)
+    assert said()[2] == f"In use: the folder `{run}`"
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+START = """if True:
+    import app, time
+    start = time.monotonic()
+    page = app.build()
+    page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    print("started after", time.monotonic() - start, flush=True)
+    print("url", page.local_url, flush=True)
+    input()
+"""
+
+
+class AppProcess:
+    """The app in a process of its own, on weights of a Hub at endpoint, with its own cache."""
+
+    def __init__(self, endpoint, home, **more):
+        self.process = subprocess.Popen([sys.executable, "-c", START], cwd=Path(app.__file__).parent, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={
+            **os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "DDPM_MODEL": REPO, "GRADIO_ANALYTICS_ENABLED": "0", **more})
+
+    def __enter__(self):
+        self.said = ""
+        for line in self.process.stdout:
+            self.said += line
+            if line.startswith("url"):
+                break
+        self.seconds = float(re.search(r"started after (\S+)", self.said)[1])
+        self.client = Client(self.said.split("url ")[1].strip(), verbose=False)
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+
+def test_without_a_hub_and_a_cache_the_app_starts_in_three_seconds(tmp_path):
+    with AppProcess(f"http://127.0.0.1:{free_port()}", tmp_path) as started:
+        assert started.seconds < 3
+        assert "The built-in weights draw instead" in started.said
+        assert started.client.predict(count=1, steps=1, seed=0, api_name="/generate")
+
+
+def test_the_whole_chain(run, tmp_path, hub_server, monkeypatch):
+    """Train -> push -> a new process pulls -> the same picture -> push again -> the app serves the new revision."""
+    server, seeds, out = hub_server, range(3, 7), tmp_path / "x.png"
+    assert push.main([str(run), REPO]) == 0
+    done = subprocess.run([sys.executable, "-m", "ddpm", "--model", REPO, "--seed", "3", "--count", "4", "--steps", "3", "--out", str(out)],
+                          capture_output=True, text=True, timeout=120, check=False, env={
+        **os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "empty"), "HF_HUB_DISABLE_XET": "1"})
+    assert done.returncode == 0 and TOKEN not in done.stdout + done.stderr, done.stderr
+    old = Pipeline.from_pretrained(run).sample(seeds=seeds, steps=3)
+    with Image.open(out) as pulled:
+        assert farthest(pulled, old.grid()) <= 1
+
+    second = tmp_path / "second"
+    assert train([*TINY, "--out", str(second), "--steps", "8", "--lr", "0.05", "--ema", "0", "--warmup", "0"]) == 0
+    assert push.main([str(second), REPO]) == 0 and server.commits(REPO) == 2
+    with AppProcess(server.url, tmp_path / "app") as started:
+        job = started.client.submit(count=4, steps=3, seed=3, api_name="/generate")
+        job.result(timeout=60)
+        drawn = Image.open(io.BytesIO(base64.b64decode(re.search('base64,([^"]+)', job.outputs()[-1][0])[1])))
+    new = Pipeline.from_pretrained(second).sample(seeds=seeds, steps=3)
+    assert farthest(drawn, new.grid(scale=1)) <= 1 < farthest(drawn, old.grid(scale=1))
+
+
+def farthest(a, b):
+    """The largest difference of two pictures, in gray levels; one is rounding."""
+    return max(abs(x - y) for x, y in zip(a.tobytes(), b.tobytes(), strict=True))
