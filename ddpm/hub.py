@@ -61,7 +61,11 @@ def load(source: str | os.PathLike[str], revision: str | None = None) -> Loaded:
     model = _build(config, config_path)
     _check_class_names(config, config_path)
     needed = sum(4 * p.numel() for p in model.state_dict().values())  # nothing larger is even downloaded
-    _load_weights(model, find(WEIGHTS, needed + _HEADER_BYTES), config["sha256"])
+    weights_path = find(WEIGHTS, needed + _HEADER_BYTES)
+    try:
+        _load_weights(model, weights_path, config["sha256"])
+    except ValueError as error:  # it stays in the cache: a file that was damaged on its way must be fetched again
+        raise ValueError(f"{error}; to download it again, delete it" if on_hub else str(error)) from error
     # The cache keeps each commit in a folder of its name.
     return Loaded(model.eval().requires_grad_(False), config, config_path.parent.name if on_hub else None)
 

@@ -218,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
     def commit(self, hub, name, branch):
         if not self._may_write(name):
             return None
-        files = {}
+        files, gone = {}, []
         for line in map(json.loads, self.body.splitlines()):
             value = line["value"]
             if line["key"] == "header" and value.get("parentCommit") not in (None, hub.repos[name]["branches"][branch]):
@@ -227,7 +227,11 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             if line["key"] == "lfsFile":
                 files[value["path"]] = hub.objects[value["oid"]]
+            if line["key"] == "deletedFile":
+                gone.append(value["path"])
         oid = hub.commit(name, files, branch)
+        for path in gone:
+            del hub.repos[name]["commits"][oid][path]
         return self._say(200, {"commitUrl": f"{hub.url}/{name}/commit/{oid}", "commitOid": oid})
 
     def resolve(self, hub, name, revision, path):
@@ -253,10 +257,10 @@ def _refs(table):
 REPO = r"([\w.-]+/[\w.-]+)"
 ROUTES = [(pattern, answer) for pattern, answer in (
     (r"/api/repos/create", _Handler.create_repo), (r"/api/validate-yaml", _Handler.validate),
-    (rf"/api/models/{REPO}", _Handler.info), (rf"/api/models/{REPO}/revision/(.+)", _Handler.info),
-    (rf"/api/models/{REPO}/tree/(.+)", _Handler.tree),
-    (rf"/api/models/{REPO}/refs", _Handler.refs), (rf"/api/models/{REPO}/branch/(.+)", _Handler.branch),
-    (rf"/api/models/{REPO}/tag/(.+)", _Handler.tag), (rf"/api/models/{REPO}/preupload/(.+)", _Handler.preupload),
-    (rf"/api/models/{REPO}/commit/(.+)", _Handler.commit), (rf"/{REPO}\.git/info/lfs/objects/batch", _Handler.batch),
-    (r"/objects/([0-9a-f]{64})", _Handler.put), (rf"/{REPO}/resolve/([^/]+)/(.+)", _Handler.resolve),
+    (rf"/api/(?:models|spaces)/{REPO}", _Handler.info), (rf"/api/(?:models|spaces)/{REPO}/revision/(.+)", _Handler.info),
+    (rf"/api/(?:models|spaces)/{REPO}/tree/(.+)", _Handler.tree),
+    (rf"/api/(?:models|spaces)/{REPO}/refs", _Handler.refs), (rf"/api/(?:models|spaces)/{REPO}/branch/(.+)", _Handler.branch),
+    (rf"/api/(?:models|spaces)/{REPO}/tag/(.+)", _Handler.tag), (rf"/api/(?:models|spaces)/{REPO}/preupload/(.+)", _Handler.preupload),
+    (rf"/api/(?:models|spaces)/{REPO}/commit/(.+)", _Handler.commit), (rf"/(?:spaces/)?{REPO}\.git/info/lfs/objects/batch", _Handler.batch),
+    (r"/objects/([0-9a-f]{64})", _Handler.put), (rf"/(?:spaces/)?{REPO}/resolve/([^/]+)/(.+)", _Handler.resolve),
 )]

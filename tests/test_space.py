@@ -1,17 +1,21 @@
 """What a Space gets, and whether the app starts there: with the package `spaces`, without it, and as on ZeroGPU."""
 
+import json
 import os
 import re
-import shlex
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
-from huggingface_hub.utils import filter_repo_objects
+from PIL import Image
 
-from tests.test_serving import free_port
+from ddpm import Pipeline
+from tests.hub_server import TOKEN, HubServer
+from tests.test_serving import farthest, free_port
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = (ROOT / ".github/workflows/deploy.yml").read_text()
@@ -46,9 +50,50 @@ def test_without_spaces_the_app_is_the_same(tmp_path):
     assert start(LOOK, folder=tmp_path).split()[1:] == ["False", "3"]
 
 
-def test_with_the_real_package_the_app_starts():
+class ZeroGPU(BaseHTTPRequestHandler):
+    """What a ZeroGPU machine answers to the package `spaces`."""
+
+    def do_POST(self):
+        self.server.asked.append(self.path.split("?")[0])
+        body = json.dumps({"idle": False, "nvidiaIndex": 0, "nvidiaUUID": "GPU-0", "allowToken": "t"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+ON_ZERO = """if True:
+    import app
+    import spaces
+    spaces.zero.torch.init = spaces.zero.torch.move = lambda *_, **__: None  # the one thing that only a GPU can do
+    page = app.build()
+    page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, css=app.CSS)
+    from gradio_client import Client
+    *_, gif, png = Client(page.local_url, verbose=False).predict(count=4, steps=2, seed=5, api_name="/generate")
+    import shutil
+    shutil.copy(png["value"], __import__("os").environ["DRAWN"])
+"""
+
+
+def test_as_on_zerogpu_the_app_reports_for_duty_and_draws_in_another_process(tmp_path):
     pytest.importorskip("spaces")
-    assert start(LOOK).split() == ["spaces", "False", "3"]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), ZeroGPU)
+    server.asked = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        start(ON_ZERO, SPACES_ZERO_GPU="true", SPACES_ZERO_DEVICE_API_URL=f"http://127.0.0.1:{server.server_port}",
+              GRADIO_ANALYTICS_ENABLED="0", DRAWN=str(tmp_path / "x.png"))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert server.asked == ["/startup-report", "/schedule", "/allow", "/release"]
+    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(5, 9), steps=2).grid()
+    with Image.open(tmp_path / "x.png") as drawn:
+        assert farthest(drawn, ours) <= 1
 
 
 def test_nothing_is_compiled():
@@ -56,16 +101,24 @@ def test_nothing_is_compiled():
         assert "torch.compile" not in path.read_text()
 
 
-def test_what_is_uploaded_is_what_the_app_needs():
-    command = re.search(r"hf upload.*?(?=\n\n)", DEPLOY, re.DOTALL)[0]
-    words = shlex.split(command.replace("\n", " "))
-    patterns = {name: [words[k + 1] for k, word in enumerate(words) if word == f"--{name}"] for name in ("include", "exclude")}
+def test_the_upload_of_the_workflow_sends_what_the_app_needs_and_takes_back_what_is_gone(tmp_path):
+    """The command as it stands in deploy.yml, run by a shell in a fresh checkout, with the real client."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     if not tracked:
         pytest.skip("not a git checkout")
-    sent = set(filter_repo_objects(tracked, allow_patterns=patterns["include"], ignore_patterns=patterns["exclude"]))
-    assert sent == {name for name in tracked if name.startswith("ddpm/")} | {"app.py", "README.md", "requirements.txt", "LICENSE"}
-    assert words[words.index("--type") + 1] == "space"
+    for name in tracked:
+        (tmp_path / "checkout" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "checkout" / name).symlink_to(ROOT / name)
+    command = " ".join(re.search(r"hf upload.*?(?=\n\n)", DEPLOY, re.DOTALL)[0].split())
+    with HubServer() as server:
+        server.commit("ada/space", {"ddpm/old.py": b"gone", "mine.txt": b"stays"})
+        done = subprocess.run(command, shell=True, cwd=tmp_path / "checkout", capture_output=True, text=True, timeout=120, check=False, env={
+            **os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN,
+            "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "SPACE": "ada/space", "COMMIT": "abc"})
+        assert done.returncode == 0 and TOKEN not in done.stdout + done.stderr, done.stderr
+        assert server.files("ada/space").keys() == {name for name in tracked if name.startswith("ddpm/")} | {
+            "app.py", "README.md", "requirements.txt", "LICENSE", ".gitattributes", "mine.txt"}
+        assert any(line.startswith("POST /api/spaces/ada/space/commit/") for line in server.asked)
 
 
 def test_the_workflow_needs_no_stored_secret_and_puts_nothing_typed_into_a_command():
