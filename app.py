@@ -208,7 +208,7 @@ def build() -> gr.Blocks:
             line = gr.Markdown()
             command = gr.Code(language="shell", label="Download them", interactive=False, lines=1, buttons=["copy"])
             python = gr.Code(language="python", label="Use them, in the folder that holds ddpm/", interactive=False,
-                             lines=3, buttons=["copy"])
+                             lines=3, buttons=["copy"], wrap_lines=True)
 
         shown = [notice, again, line, command, python, label]
         page.load(_weights_in_use, None, shown, api_visibility="private", queue=False, show_progress="hidden")

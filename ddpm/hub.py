@@ -127,7 +127,7 @@ def _download(repo: str, name: str, revision: str | None, most: int) -> Path:
         raise ValueError(f"{repo} on the Hub lacks {CONFIG} or {WEIGHTS}: no model of this kind") from error
     except HFValidationError as error:
         raise ValueError(f"{repo!r} is not a valid Hub repo name") from error
-    except (HfHubHTTPError, HTTPError) as error:
+    except (HfHubHTTPError, HTTPError, RuntimeError) as error:  # RuntimeError: from hf_xet, which is not Python
         raise OSError(f"the Hub did not give {repo}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 

@@ -65,5 +65,5 @@ class Serving:
             weights = Weights(self.source, found.commit)
             pipeline(weights)  # what draws finds them there
             self.weights, self.arrived = weights, True
-        except (ValueError, OSError) as error:
-            self.problem = str(error)
+        except Exception as error:  # in a thread nobody else would hear of it: whatever it is, the page must say so
+            self.problem = " ".join(str(error).split()) or type(error).__name__
