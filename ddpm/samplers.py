@@ -5,7 +5,7 @@ len(times) Steps: the noise at times[0] first, and last the image at times[-1] =
 changed in place, so every Step may be kept. Progress bars, GIFs and "just the image" are consumers.
 
 In the code t is where the walk stands and s the next time, s < t. All methods are one of two moves:
-`_toward` an estimate of x0, along the exact solution for an x0 that stands still; or `_along` a direction eps,
+`_toward` an estimate of x0, the exact solution for an x0 that stands still; or `_along` a direction eps,
 straight in x / alpha as a function of sigma / alpha. With the network's own x0 and eps both are the DDIM step, and
 what sets the methods apart is how they better that estimate with what was seen before.
 A new sampler is one function here and one line in the table.
@@ -72,12 +72,12 @@ def _eps(x: Tensor, x0: Tensor, t: _Point) -> Tensor:
 
 
 def _toward(x: Tensor, target: Tensor, t: _Point, s: _Point) -> Tensor:
-    """x at s if x0 were `target` all the way from t to s. DPM-Solver++, Eq. 8 with constant data prediction."""
+    """x at s if x0 were `target` all the way from t to s. Lu et al. 2022 (DPM-Solver++), Section 4: first order."""
     return s.sigma / t.sigma * x + (s.alpha - t.alpha * s.sigma / t.sigma) * target
 
 
 def _along(x0: Tensor, eps: Tensor, better: Tensor, t: _Point, s: _Point) -> Tensor:
-    """x at s if the noise were `better` all the way from t to s. PNDM, Eq. 11; Euler's step in x / alpha.
+    """x at s if the noise were `better` all the way from t to s. PNDM, Eq. 9; Euler's step in x / alpha.
 
     Written as the DDIM step and the rest: at high noise alpha is so small that x / alpha would lose all digits.
     """
@@ -150,7 +150,7 @@ def euler_a(
 def sde_dpm_pp_2m(
     x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], randn_like: RandnLike
 ) -> Tensor:
-    """SDE-DPM-Solver++(2M): the second order of `dpm_pp_2m` for the reverse SDE. Lu et al. 2022, Eq. 18."""
+    """SDE-DPM-Solver++(2M): the second order of `dpm_pp_2m` for the reverse SDE. Lu et al. 2022 (DPM-Solver++)."""
     target = _midway(x0, t, s, past)
     shrink = t.alpha * s.sigma / (s.alpha * t.sigma)  # e^-h
     mean = s.sigma / t.sigma * shrink * x + s.alpha * (1 - shrink**2) * target
@@ -175,7 +175,7 @@ def dpm_pp_2m(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _
 
 @_one_evaluation_a_step
 def dpm_pp_3m(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _randn_like: RandnLike) -> Tensor:
-    """DPM-Solver++(3M): slope and bend of x0 over lam, from the last three. Lu et al. 2022 (DPM-Solver), Eq. B.9.
+    """DPM-Solver++(3M): slope and bend of x0 over lam, from the last three. Lu et al. 2022 (DPM-Solver++).
 
     The second step has two to go by and is one of `dpm_pp_2m`; the first and the last are those of `ddim`.
     The authors' multistep code, and diffusers after it, take half the bend (their singlestep code has the whole) and
@@ -196,19 +196,20 @@ def dpm_pp_3m(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _
 def unipc2(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """UniPC of order 2, B_2(h), predicting x0. Zhao et al. 2023 (UniPC), Algorithms 5 to 8."""
+    """UniPC of order 2, B_2(h), predicting x0. Zhao et al. 2023 (UniPC)."""
     return _unipc(denoise, schedule, x, times, order=2)
 
 
 def unipc3(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """UniPC of order 3, B_2(h), predicting x0. Zhao et al. 2023 (UniPC), Algorithms 5 to 8."""
+    """UniPC of order 3, B_2(h), predicting x0. Zhao et al. 2023 (UniPC)."""
     return _unipc(denoise, schedule, x, times, order=3)
 
 
 def _unipc(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], order: int) -> Iterator[Step]:
-    """Steps towards a weighted mean of what was seen; each is taken again, better, once it is seen where it led."""
+    """Steps towards a weighted mean of what was seen (the predictor); each is taken again, with what is seen where it
+    led (the corrector), before the next. With the corrector the error falls by one order more than `order`."""
     past: deque[_Seen] = deque(maxlen=order)
     used = 0  # the order of the last step
     for left, (t, s) in zip(range(len(times) - 1, 0, -1), _strides(schedule, times), strict=True):
@@ -226,7 +227,8 @@ def _unipc(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[floa
 def _united(past: list[_Seen], t: _Point, s: _Point, ahead: Sequence[tuple[float, Tensor]] = ()) -> Tensor:
     """UniPC's estimate of x0 for the step from t to s: from x0 at t (past[0]), before it, and perhaps `ahead`, at s.
 
-    ahead holds (place, x0) with places in units of the step: 0 is t, 1 is s. UniPC, Eq. 5 and 9.
+    ahead holds (place, x0) with places in units of the step: 0 is t, 1 is s. The weights make it exact for polynomials in lam
+    through all of these points. UniPC, Theorem 3.1.
     """
     h, x0 = s.lam - t.lam, past[0].x0
     others = [((seen.at.lam - t.lam) / h, seen.x0) for seen in past[1:]] + list(ahead)
@@ -273,7 +275,7 @@ def _heun_step(denoise: Denoise, x: Tensor, x0: Tensor, t: _Point, s: _Point) ->
 
 @_one_evaluation_a_step
 def ipndm(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _randn_like: RandnLike) -> Tensor:
-    """Adams and Bashforth's multistep method of order 4, with lower orders to start. Zhang & Chen 2023, Appendix H.3.
+    """Adams and Bashforth's multistep method of order 4, with lower orders to start. Zhang & Chen 2023 (DEIS).
 
     The weights are those for equal strides in sigma / alpha, whatever the strides are: hence "pseudo".
     """
