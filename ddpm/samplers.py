@@ -227,8 +227,8 @@ def _unipc(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[floa
 def _united(past: list[_Seen], t: _Point, s: _Point, ahead: Sequence[tuple[float, Tensor]] = ()) -> Tensor:
     """UniPC's estimate of x0 for the step from t to s: from x0 at t (past[0]), before it, and perhaps `ahead`, at s.
 
-    ahead holds (place, x0) with places in units of the step: 0 is t, 1 is s. The weights make it exact for polynomials in lam
-    through all of these points. UniPC, Theorem 3.1.
+    ahead holds (place, x0) with places in units of the step: 0 is t, 1 is s. The weights make the step
+    exact for polynomials in lam through all of these points. UniPC, Theorem 3.1.
     """
     h, x0 = s.lam - t.lam, past[0].x0
     others = [((seen.at.lam - t.lam) / h, seen.x0) for seen in past[1:]] + list(ahead)
