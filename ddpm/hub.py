@@ -49,7 +49,7 @@ def load(source: str | os.PathLike[str], revision: str | None = None) -> tuple[U
     config = _read_config(config_path)
     model = _build(config, config_path)
     _check_class_names(config, config_path)
-    _load_weights(model, weights_path, config["sha256"])
+    load_weights(model, weights_path, config["sha256"])
     return model.eval().requires_grad_(False), config
 
 
@@ -130,7 +130,7 @@ def _check_class_names(config: dict[str, Any], path: Path) -> None:
         raise ValueError(f"{path}: class_names must be {config['classes']} different texts, or be left out")
 
 
-def _load_weights(model: UNet, path: Path, sha256: str) -> None:
+def load_weights(model: UNet, path: Path, sha256: str) -> None:
     """Strictly: the same names and shapes, or nothing. Memory is taken only once the file proved to hold them."""
     expected = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     try:

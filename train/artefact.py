@@ -92,12 +92,12 @@ It knows nothing but its training images. It was not made, or measured, for any 
 """
 
 
-def command(argv: list[str]) -> str:
-    """The command line that started this run."""
+def command(module: str, argv: list[str]) -> str:
+    """The command line that started this run of a module."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
     nodes = int(os.environ.get("WORLD_SIZE", 0)) // processes if processes else 1
     start = ["torchrun", f"--nproc-per-node={processes}", f"--nnodes={nodes}"] if processes else ["python"]
-    return shlex.join([*start, "-m", "train", *argv])
+    return shlex.join([*start, "-m", module, *argv])
 
 
 def hardware(device: torch.device) -> str:
