@@ -341,3 +341,11 @@ def test_a_missing_model_and_a_judge_without_classes_cost_one_line(options, tmp_
     Image.new("L", (8, 8)).save(tmp_path / "0.png")
     assert judge.main(["--dataset", "folder", "--data", str(tmp_path), "--out", str(tmp_path / "judge")]) == 2
     assert "learns to tell classes apart" in error_of(capsys) and not (tmp_path / "judge").exists()
+
+
+def test_a_judge_is_not_replaced_by_another(referee, capsys):
+    before = (referee / hub.WEIGHTS).read_bytes()
+    assert judge.main(["--data", str(DIGITS), "--out", str(referee), "--epochs", "1"]) == 2
+    assert "already holds a judge" in error_of(capsys)
+    assert judge.main(["--dataset", "mnist", "--data", str(DIGITS)]) == 2, "the shipped one"
+    assert (referee / hub.WEIGHTS).read_bytes() == before

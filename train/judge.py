@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from ddpm import hub
 from ddpm.files import write_atomic
 from ddpm.images import from_pixels
 
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace, command: str) -> None:
     """Trains, and writes a folder that `classifier.load` reads. Raises ValueError or OSError with a line for the user.
     """
     out = args.out or BUILT_IN / args.dataset
+    if (out / hub.CONFIG).exists():
+        raise ValueError(f"{out} already holds a judge, and figures of another one do not compare: name a new --out")
     if not 1 <= args.epochs <= 1000:
         raise ValueError(f"--epochs must be in 1..1000, got {args.epochs}")
     train, test = reference.real_images(args.dataset, args.data, args.size)
