@@ -12,6 +12,7 @@ A new sampler is one function here and one line in the table.
 """
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
@@ -90,11 +91,11 @@ Rule = Callable[..., Tensor]  # (x, x0, t, s, past: deque[_Seen], randn_like) ->
 def _one_evaluation_a_step(rule: Rule) -> Sampler:
     """Makes a sampler of a rule that needs no more of the network than x0 at t, and what was seen before."""
 
-    @wraps(rule)
+    @wraps(rule)  # so that its signature shows what settings the rule has, such as eta
     def walk(
         denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike, **settings: Any
     ) -> Iterator[Step]:
-        past: deque[_Seen] = deque(maxlen=3)  # the newest first
+        past: deque[_Seen] = deque(maxlen=2)  # the newest first
         for t, s in _strides(schedule, times):
             x0 = denoise(x, t.t)
             yield Step(t.t, x, x0)
@@ -227,8 +228,8 @@ def _unipc(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[floa
 def _united(past: list[_Seen], t: _Point, s: _Point, ahead: Sequence[tuple[float, Tensor]] = ()) -> Tensor:
     """UniPC's estimate of x0 for the step from t to s: from x0 at t (past[0]), before it, and perhaps `ahead`, at s.
 
-    ahead holds (place, x0) with places in units of the step: 0 is t, 1 is s. The weights make the step
-    exact for polynomials in lam through all of these points. UniPC, Theorem 3.1.
+    ahead holds (place, x0) with places in units of the step: 0 is t, 1 is s. With two others or more the
+    weights make the step exact for polynomials in lam through all of these points. UniPC, Theorem 3.1.
     """
     h, x0 = s.lam - t.lam, past[0].x0
     others = [((seen.at.lam - t.lam) / h, seen.x0) for seen in past[1:]] + list(ahead)
@@ -273,35 +274,38 @@ def _heun_step(denoise: Denoise, x: Tensor, x0: Tensor, t: _Point, s: _Point) ->
     return _along(x0, eps, (eps + _eps(ahead, denoise(ahead, s.t), s)) / 2, t, s)
 
 
-@_one_evaluation_a_step
-def ipndm(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _randn_like: RandnLike) -> Tensor:
-    """Adams and Bashforth's multistep method of order 4, with lower orders to start. Zhang & Chen 2023 (DEIS).
-
-    The weights are those for equal strides in sigma / alpha, whatever the strides are: hence "pseudo".
-    """
-    eps = _eps(x, x0, t)
-    return _along(x0, eps, _adams_bashforth([eps, *(_eps(seen.x, seen.x0, seen.at) for seen in past)]), t, s)
-
-
-def _adams_bashforth(newest_first: Sequence[Tensor]) -> Tensor:
-    """The weighted mean of up to four slopes that a linear multistep method steps along. PNDM, Eq. 12."""
-    weights = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
-    return sum(w * slope for w, slope in zip(weights[len(newest_first) - 1], newest_first, strict=True))
+def ipndm(
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
+) -> Iterator[Step]:
+    """Adams and Bashforth's multistep method of order 4, with lower orders to start. Zhang & Chen 2023 (DEIS)."""
+    return _adams_bashforth(denoise, schedule, x, times, heun_first=False)
 
 
 def plms(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """PNDM without its Runge-Kutta steps: `ipndm` after a first step of `heun`. Liu et al. 2022 (PNDM), Eq. 12."""
-    slopes: deque[Tensor] = deque(maxlen=4)
+    """PNDM without its Runge-Kutta steps: `ipndm` with a first step of `heun`. Liu et al. 2022 (PNDM), Eq. 12."""
+    return _adams_bashforth(denoise, schedule, x, times, heun_first=True)
+
+
+def _adams_bashforth(
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], *, heun_first: bool
+) -> Iterator[Step]:
+    """Steps along a weighted mean of the last four eps.
+
+    The weights are those for equal strides in sigma / alpha, whatever the strides are: hence "pseudo" numerical.
+    """
+    weights = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+    seen: deque[Tensor] = deque(maxlen=4)  # eps, the newest first
     for t, s in _strides(schedule, times):
         x0 = denoise(x, t.t)
         yield Step(t.t, x, x0)
-        slopes.appendleft(_eps(x, x0, t))
-        if len(slopes) == 1:
+        seen.appendleft(_eps(x, x0, t))
+        if heun_first and len(seen) == 1:
             x = _heun_step(denoise, x, x0, t, s)
         else:
-            x = _along(x0, slopes[0], _adams_bashforth(slopes), t, s)
+            better = sum(weight * eps for weight, eps in zip(weights[len(seen) - 1], seen, strict=True))
+            x = _along(x0, seen[0], better, t, s)
     yield Step(times[-1], x, x)
 
 
@@ -342,5 +346,5 @@ def evaluations(name: str, steps: int) -> int:
 
 
 def affordable_steps(name: str, budget: int) -> int:
-    """The most steps of the sampler that ask the network no more than budget times; 0 if even one costs more."""
-    return next((steps for steps in range(budget, 0, -1) if evaluations(name, steps) <= budget), 0)
+    """The most steps (0..1000) of the sampler that ask the network no more than budget times."""
+    return bisect_right(range(1, min(budget, 1000) + 1), budget, key=lambda steps: evaluations(name, steps))
