@@ -4,7 +4,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -20,23 +20,21 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def overhead(pipeline: Pipeline, steps: int, rounds: int) -> dict[str, tuple[float, float]]:
-    """For each sampler: its own seconds an evaluation, and those of the network for one image.
+def overhead(pipeline: Pipeline, steps: int, rounds: int) -> Iterator[tuple[str, float, float]]:
+    """For each sampler, its name, its own seconds an evaluation, and those of the network for one image.
 
     The sampler's are taken with a denoiser that does nothing, in turns with the network's: medians over the rounds.
     """
     model, schedule = pipeline.model, pipeline.model.schedule
     x = torch.randn(1, model.channels, model.size, model.size)
     x0, network, times = torch.zeros_like(x), denoiser(model), schedule.times(steps)
-    found = {}
     for name, sampler in SAMPLERS.items():
         own, whole, cost = [], [], evaluations(name, steps)
         for _ in range(rounds + 1):
             walk = sampler(lambda _x, _t: x0, schedule, x, times, torch.randn_like)
             own.append(seconds(lambda: list(walk)) / cost)  # noqa: B023
-            whole.append(seconds(lambda: [network(x, 500.0) for _ in range(10)]) / 10)
-        found[name] = statistics.median(own[1:]), statistics.median(whole[1:])  # the first round warms up
-    return found
+            whole.append(seconds(lambda: [network(x, schedule.T / 2) for _ in range(10)]) / 10)
+        yield name, statistics.median(own[1:]), statistics.median(whole[1:])  # the first round warms up
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,19 +44,20 @@ def main(argv: list[str] | None = None) -> int:
         description="What each sampler costs beside the network, as a share of one network evaluation of one image.")
     p.add_argument("--model", default="mnist", help="as for python -m ddpm (default: mnist)")
     p.add_argument("--steps", type=int, default=50, help="steps of a walk (default: 50)")
-    p.add_argument("--rounds", type=int, default=20, help="measurements, of which the median counts (default: 20)")
+    p.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts (default: 5)")
     args = p.parse_args(argv)
     try:
         if args.rounds < 1:
             raise ValueError(f"--rounds must be 1 or more, got {args.rounds}")
-        table = overhead(Pipeline.from_pretrained(args.model), args.steps, args.rounds)
+        pipeline = Pipeline.from_pretrained(args.model)
+        pipeline.model.schedule.times(args.steps)
     except (ValueError, OSError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
     print(f"{args.steps} steps of one image, {torch.get_num_threads()} threads, median of {args.rounds}")
     print(f"{'sampler':<14}{'sampler / evaluation':>22}{'network / evaluation':>22}{'share':>8}")
-    for name, (own, whole) in table.items():
-        print(f"{name:<14}{own * 1e6:>19.0f} us{whole * 1e6:>19.0f} us{own / whole:>8.1%}")
+    for name, own, whole in overhead(pipeline, args.steps, args.rounds):
+        print(f"{name:<14}{own * 1e6:>19.0f} us{whole * 1e6:>19.0f} us{own / whole:>8.1%}", flush=True)
     return 0
 
 

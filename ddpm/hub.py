@@ -63,7 +63,7 @@ def load(source: str | os.PathLike[str], revision: str | None = None) -> Loaded:
     needed = sum(4 * p.numel() for p in model.state_dict().values())  # nothing larger is even downloaded
     weights_path = find(WEIGHTS, needed + _HEADER_BYTES)
     try:
-        _load_weights(model, weights_path, config["sha256"])
+        load_weights(model, weights_path, config["sha256"])
     except ValueError as error:  # it stays in the cache: a file that was damaged on its way must be fetched again
         raise ValueError(f"{error}; to download it again, delete it" if on_hub else str(error)) from error
     # The cache keeps each commit in a folder of its name.
@@ -169,7 +169,7 @@ def _check_class_names(config: dict[str, Any], path: Path) -> None:
         raise ValueError(f"{path}: class_names must be {config['classes']} different texts, or be left out")
 
 
-def _load_weights(model: UNet, path: Path, sha256: str) -> None:
+def load_weights(model: UNet, path: Path, sha256: str) -> None:
     """Strictly: the same names and shapes, or nothing. Memory is taken only once the file proved to hold them."""
     expected = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     try:

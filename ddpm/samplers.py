@@ -5,13 +5,14 @@ len(times) Steps: the noise at times[0] first, and last the image at times[-1] =
 changed in place, so every Step may be kept. Progress bars, GIFs and "just the image" are consumers.
 
 In the code t is where the walk stands and s the next time, s < t. All methods are one of two moves:
-`_toward` an estimate of x0, along the exact solution for an x0 that stands still; or `_along` a direction eps,
+`_toward` an estimate of x0, the exact solution for an x0 that stands still; or `_along` a direction eps,
 straight in x / alpha as a function of sigma / alpha. With the network's own x0 and eps both are the DDIM step, and
 what sets the methods apart is how they better that estimate with what was seen before.
 A new sampler is one function here and one line in the table.
 """
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
@@ -72,12 +73,12 @@ def _eps(x: Tensor, x0: Tensor, t: _Point) -> Tensor:
 
 
 def _toward(x: Tensor, target: Tensor, t: _Point, s: _Point) -> Tensor:
-    """x at s if x0 were `target` all the way from t to s. DPM-Solver++, Eq. 8 with constant data prediction."""
+    """x at s if x0 were `target` all the way from t to s. Lu et al. 2022 (DPM-Solver++), Section 4: first order."""
     return s.sigma / t.sigma * x + (s.alpha - t.alpha * s.sigma / t.sigma) * target
 
 
 def _along(x0: Tensor, eps: Tensor, better: Tensor, t: _Point, s: _Point) -> Tensor:
-    """x at s if the noise were `better` all the way from t to s. PNDM, Eq. 11; Euler's step in x / alpha.
+    """x at s if the noise were `better` all the way from t to s. PNDM, Eq. 9; Euler's step in x / alpha.
 
     Written as the DDIM step and the rest: at high noise alpha is so small that x / alpha would lose all digits.
     """
@@ -90,11 +91,11 @@ Rule = Callable[..., Tensor]  # (x, x0, t, s, past: deque[_Seen], randn_like) ->
 def _one_evaluation_a_step(rule: Rule) -> Sampler:
     """Makes a sampler of a rule that needs no more of the network than x0 at t, and what was seen before."""
 
-    @wraps(rule)
+    @wraps(rule)  # so that its signature shows what settings the rule has, such as eta
     def walk(
         denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike, **settings: Any
     ) -> Iterator[Step]:
-        past: deque[_Seen] = deque(maxlen=3)  # the newest first
+        past: deque[_Seen] = deque(maxlen=2)  # the newest first
         for t, s in _strides(schedule, times):
             x0 = denoise(x, t.t)
             yield Step(t.t, x, x0)
@@ -150,7 +151,7 @@ def euler_a(
 def sde_dpm_pp_2m(
     x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], randn_like: RandnLike
 ) -> Tensor:
-    """SDE-DPM-Solver++(2M): the second order of `dpm_pp_2m` for the reverse SDE. Lu et al. 2022, Eq. 18."""
+    """SDE-DPM-Solver++(2M): the second order of `dpm_pp_2m` for the reverse SDE. Lu et al. 2022 (DPM-Solver++)."""
     target = _midway(x0, t, s, past)
     shrink = t.alpha * s.sigma / (s.alpha * t.sigma)  # e^-h
     mean = s.sigma / t.sigma * shrink * x + s.alpha * (1 - shrink**2) * target
@@ -175,7 +176,7 @@ def dpm_pp_2m(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _
 
 @_one_evaluation_a_step
 def dpm_pp_3m(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _randn_like: RandnLike) -> Tensor:
-    """DPM-Solver++(3M): slope and bend of x0 over lam, from the last three. Lu et al. 2022 (DPM-Solver), Eq. B.9.
+    """DPM-Solver++(3M): slope and bend of x0 over lam, from the last three. Lu et al. 2022 (DPM-Solver++).
 
     The second step has two to go by and is one of `dpm_pp_2m`; the first and the last are those of `ddim`.
     The authors' multistep code, and diffusers after it, take half the bend (their singlestep code has the whole) and
@@ -196,19 +197,20 @@ def dpm_pp_3m(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _
 def unipc2(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """UniPC of order 2, B_2(h), predicting x0. Zhao et al. 2023 (UniPC), Algorithms 5 to 8."""
+    """UniPC of order 2, B_2(h), predicting x0. Zhao et al. 2023 (UniPC)."""
     return _unipc(denoise, schedule, x, times, order=2)
 
 
 def unipc3(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """UniPC of order 3, B_2(h), predicting x0. Zhao et al. 2023 (UniPC), Algorithms 5 to 8."""
+    """UniPC of order 3, B_2(h), predicting x0. Zhao et al. 2023 (UniPC)."""
     return _unipc(denoise, schedule, x, times, order=3)
 
 
 def _unipc(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], order: int) -> Iterator[Step]:
-    """Steps towards a weighted mean of what was seen; each is taken again, better, once it is seen where it led."""
+    """Steps towards a weighted mean of what was seen (the predictor); each is taken again, with what is seen where it
+    led (the corrector), before the next. With the corrector the error falls by one order more than `order`."""
     past: deque[_Seen] = deque(maxlen=order)
     used = 0  # the order of the last step
     for left, (t, s) in zip(range(len(times) - 1, 0, -1), _strides(schedule, times), strict=True):
@@ -226,7 +228,8 @@ def _unipc(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[floa
 def _united(past: list[_Seen], t: _Point, s: _Point, ahead: Sequence[tuple[float, Tensor]] = ()) -> Tensor:
     """UniPC's estimate of x0 for the step from t to s: from x0 at t (past[0]), before it, and perhaps `ahead`, at s.
 
-    ahead holds (place, x0) with places in units of the step: 0 is t, 1 is s. UniPC, Eq. 5 and 9.
+    ahead holds (place, x0) with places in units of the step: 0 is t, 1 is s. With two others or more the
+    weights make the step exact for polynomials in lam through all of these points. UniPC, Theorem 3.1.
     """
     h, x0 = s.lam - t.lam, past[0].x0
     others = [((seen.at.lam - t.lam) / h, seen.x0) for seen in past[1:]] + list(ahead)
@@ -271,35 +274,38 @@ def _heun_step(denoise: Denoise, x: Tensor, x0: Tensor, t: _Point, s: _Point) ->
     return _along(x0, eps, (eps + _eps(ahead, denoise(ahead, s.t), s)) / 2, t, s)
 
 
-@_one_evaluation_a_step
-def ipndm(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _randn_like: RandnLike) -> Tensor:
-    """Adams and Bashforth's multistep method of order 4, with lower orders to start. Zhang & Chen 2023, Appendix H.3.
-
-    The weights are those for equal strides in sigma / alpha, whatever the strides are: hence "pseudo".
-    """
-    eps = _eps(x, x0, t)
-    return _along(x0, eps, _adams_bashforth([eps, *(_eps(seen.x, seen.x0, seen.at) for seen in past)]), t, s)
-
-
-def _adams_bashforth(newest_first: Sequence[Tensor]) -> Tensor:
-    """The weighted mean of up to four slopes that a linear multistep method steps along. PNDM, Eq. 12."""
-    weights = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
-    return sum(w * slope for w, slope in zip(weights[len(newest_first) - 1], newest_first, strict=True))
+def ipndm(
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
+) -> Iterator[Step]:
+    """Adams and Bashforth's multistep method of order 4, with lower orders to start. Zhang & Chen 2023 (DEIS)."""
+    return _adams_bashforth(denoise, schedule, x, times, heun_first=False)
 
 
 def plms(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """PNDM without its Runge-Kutta steps: `ipndm` after a first step of `heun`. Liu et al. 2022 (PNDM), Eq. 12."""
-    slopes: deque[Tensor] = deque(maxlen=4)
+    """PNDM without its Runge-Kutta steps: `ipndm` with a first step of `heun`. Liu et al. 2022 (PNDM), Eq. 12."""
+    return _adams_bashforth(denoise, schedule, x, times, heun_first=True)
+
+
+def _adams_bashforth(
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], *, heun_first: bool
+) -> Iterator[Step]:
+    """Steps along a weighted mean of the last four eps.
+
+    The weights are those for equal strides in sigma / alpha, whatever the strides are: hence "pseudo" numerical.
+    """
+    weights = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+    seen: deque[Tensor] = deque(maxlen=4)  # eps, the newest first
     for t, s in _strides(schedule, times):
         x0 = denoise(x, t.t)
         yield Step(t.t, x, x0)
-        slopes.appendleft(_eps(x, x0, t))
-        if len(slopes) == 1:
+        seen.appendleft(_eps(x, x0, t))
+        if heun_first and len(seen) == 1:
             x = _heun_step(denoise, x, x0, t, s)
         else:
-            x = _along(x0, slopes[0], _adams_bashforth(slopes), t, s)
+            better = sum(weight * eps for weight, eps in zip(weights[len(seen) - 1], seen, strict=True))
+            x = _along(x0, seen[0], better, t, s)
     yield Step(times[-1], x, x)
 
 
@@ -340,5 +346,5 @@ def evaluations(name: str, steps: int) -> int:
 
 
 def affordable_steps(name: str, budget: int) -> int:
-    """The most steps of the sampler that ask the network no more than budget times; 0 if even one costs more."""
-    return next((steps for steps in range(budget, 0, -1) if evaluations(name, steps) <= budget), 0)
+    """The most steps (0..1000) of the sampler that ask the network no more than budget times."""
+    return bisect_right(range(1, min(budget, 1000) + 1), budget, key=lambda steps: evaluations(name, steps))

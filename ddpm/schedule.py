@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def linear_betas(T: int) -> Tensor:
-    """Betas from 1e-4 to 0.02 over 1000 steps, rescaled for other T. DDPM, Section 4."""
+    """Betas from 1e-4 to 0.02 over 1000 steps, rescaled for other T (below 20 too few for noise). DDPM, Section 4."""
     return (torch.linspace(1e-4, 0.02, T, dtype=torch.float64) * (1000 / T)).clamp(max=0.999)
 
 
@@ -48,7 +48,8 @@ def power(schedule: "Schedule", steps: int, rho: float = 0.5) -> list[float]:
 
 
 def leading(schedule: "Schedule", steps: int) -> list[float]:
-    """Multiples of T // steps, plus 1. DDIM's own grid; it starts *below* T, unless steps divides T - 1 or is T."""
+    """Multiples of T // steps, plus 1: DDIM's own grid. It starts at 1 + (steps - 1) * (T // steps): for few steps far
+    *below* T, where an image is not all noise yet."""
     stride = schedule.T // steps
     return [float(1 + k * stride) for k in reversed(range(steps))] + [0.0]
 
@@ -143,7 +144,7 @@ class Schedule:
         return alpha, sigma
 
     def times(self, steps: int, grid: str = "power") -> list[float]:
-        """The steps + 1 times that a sampler walks through: falling, from T (for `leading` and `karras`: near T) to 0.
+        """The steps + 1 times that a sampler walks through: falling from T (`leading` and `karras`: from below) to 0.
 
         grid is a key of GRIDS, with parameters in parentheses if the default ones will not do: "karras(7, 0.05, 40)".
         Raises ValueError unless that is so and 1 <= steps <= T.

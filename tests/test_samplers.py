@@ -76,6 +76,39 @@ def test_the_contract(name, schedule):
         assert all(torch.equal(then, now) for _, then, now in calls), "a step was changed in place"
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_gradients_stay_off_where_they_are_off_and_the_times_are_only_read(name):
+    times = Schedule(T=100).times(5)
+    before = list(times)
+    with torch.no_grad():
+        for _ in VARIANTS[name](gaussian(Schedule(T=100)), Schedule(T=100), start(), times, noise()):
+            assert not torch.is_grad_enabled()
+    assert times == before
+
+
+@pytest.mark.parametrize(("name", "order"), [
+    ("ddpm", 1), ("ddpm-large", 1), ("ddim eta=0.5", 1), ("ddim eta=1", 1), ("euler-a", 1), ("sde-dpm++2m", 2)])
+def test_the_spread_of_what_is_drawn_comes_to_that_of_the_data_with_the_order_of_the_method(name, order):
+    """For Gaussian data all is linear: the variance is the sum over what each single draw of noise contributes, exactly."""
+    schedule, errors, counts = Schedule("linear"), [], (50, 100, 200)
+
+    def end(x, times, noisy):  # the image from x, with noise of 1 at step `noisy` alone
+        draws = iter(range(len(times)))
+        x = torch.full((1, 1, 1, 1), x, dtype=torch.float64)
+        return last(VARIANTS[name](gaussian(schedule), schedule, x, times,
+                                   lambda x: torch.full_like(x, float(next(draws) == noisy)))).item()
+
+    for steps in counts:
+        lam = torch.log(torch.div(*schedule(torch.arange(1, 1001)))).numpy()
+        times = [*np.interp(-np.linspace(lam[-1], lam[0], steps), -lam, np.arange(1, 1001)).tolist(), 0.0]
+        plain = end(0.0, times, None)
+        single = [end(0.0, times, k) - plain for k in range(steps)]
+        assert sum(abs(value) > 1e-6 for value in single) > steps / 4, "hardly any of the noise arrives"
+        errors.append(abs((end(1.0, times, None) - plain) ** 2 + sum(v**2 for v in single) - STD**2))
+    slope, _ = np.polyfit(np.log(counts), np.log(errors), 1)
+    assert order - 0.3 < -slope < order + 0.6, errors
+
+
 def test_every_sampler_has_its_grid_and_tells_its_cost():
     assert BEST_GRIDS.keys() == SAMPLERS.keys()
     costs = {name: [evaluations(name, steps) for steps in (1, 2, 10)] for name in SAMPLERS}

@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 diverged, 2 bad input or nowhere to write, 130 stopped from outside."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        return run(settle(argv), artefact.command(argv))
+        return run(settle(argv), artefact.command("train", argv))
     except (ValueError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2

@@ -37,9 +37,9 @@ def contents(model: UNet, data: Data, settings: dict[str, Any], *, step: int, se
     }
 
 
-def command(argv: list[str]) -> str:
-    """The command line that started this run."""
+def command(module: str, argv: list[str]) -> str:
+    """The command line that started this run of a module."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
     nodes = int(os.environ.get("WORLD_SIZE", 0)) // processes if processes else 1
     start = ["torchrun", f"--nproc-per-node={processes}", f"--nnodes={nodes}"] if processes else ["python"]
-    return shlex.join([*start, "-m", "train", *argv])
+    return shlex.join([*start, "-m", module, *argv])

@@ -21,7 +21,7 @@ _LABEL, _GAP, _TEXT = 104, 6, 14  # pixels: of the names' column, between cells,
 def gallery(pipeline: Pipeline, seeds: Sequence[int], *, scale: int = 2) -> Image.Image:
     """A row for each sampler, a column for each number of evaluations; a cell holds one image a seed, side by side.
 
-    Every cell starts from the same noise. A sampler that cannot do with so few evaluations leaves its cell empty.
+    Every cell starts from the same noise, and takes as many steps as cost at most that many evaluations.
     """
     side = pipeline.model.size * scale
     wide, high = len(seeds) * side + _GAP, side + _GAP
@@ -33,10 +33,10 @@ def gallery(pipeline: Pipeline, seeds: Sequence[int], *, scale: int = 2) -> Imag
         top = 2 * _TEXT + high * row
         pen.text((0, top + side / 2), name, "black", font, anchor="lm")
         for column, budget in enumerate(COLUMNS):
-            if steps := affordable_steps(name, min(budget, pipeline.model.schedule.T)):
-                images = pipeline.sample(seeds=seeds, sampler=name, steps=steps)
-                for k, x in enumerate(images.x):
-                    sheet.paste(grid(x[None], scale=scale), (_LABEL + wide * column + k * side, top))
+            steps = affordable_steps(name, min(budget, pipeline.model.schedule.T))
+            images = pipeline.sample(seeds=seeds, sampler=name, steps=steps)
+            for k, x in enumerate(images.x):
+                sheet.paste(grid(x[None], scale=scale), (_LABEL + wide * column + k * side, top))
     return sheet
 
 
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"gallery: {error}", file=sys.stderr)
         return 2
-    print(f"{args.out}: {len(SAMPLERS)} samplers, {', '.join(map(str, COLUMNS))} evaluations, seeds {args.seeds}")
+    print(f"{args.out}: {len(SAMPLERS)} samplers, up to {', '.join(map(str, COLUMNS))} evaluations, seeds {args.seeds}")
     return 0
 
 

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, command: str) -> int:
 
     Raises ValueError and OSError for what the user can mend, FloatingPointError if the loss is no number any more.
     """
-    device = _join_processes(args.device)
+    device = join_processes(args.device)
     if args.batch_size is None:
         args.batch_size = 512 if device.type == "cuda" else 64
     if all(getattr(args, name) is None for name in BUDGET):
@@ -172,7 +172,7 @@ class _Watcher:
             self.bar.close()
 
 
-def _join_processes(wanted: str) -> torch.device:
+def join_processes(wanted: str) -> torch.device:
     """The device of this process; joins the others first if torchrun started it."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here; leave the option out to train on the CPU")

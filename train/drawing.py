@@ -1,0 +1,91 @@
+"""Where the images to evaluate come from: drawn by a model, by one process or several, or from a folder of PNGs."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import Tensor
+
+from ddpm import Pipeline
+from ddpm.images import to_pixels
+from ddpm.pipeline import MAX_PIXELS
+
+_BATCH = {"cpu": 100, "cuda": 1000}
+
+
+def is_first() -> bool:
+    """Whether this process is the one that measures, prints and writes."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def draw(pipeline: Pipeline, seeds: Sequence[int], *, labels: Sequence[int] | None = None,
+         progress: Callable[[int], object] = lambda count: None, **settings: Any) -> Tensor:
+    """One image a seed, uint8 N×C×H×W on the CPU, rounded as a PNG of it would be; every process gets all of them.
+
+    Whole batches are dealt out to the processes (torchrun), so that each image is drawn in the same company however
+    many there are. labels: one for each seed. settings: sampler, steps, grid, guidance of `Pipeline.stream`.
+    progress is told the number of images done, by all processes as far as this one can tell.
+    """
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    model, device = pipeline.model, pipeline.device
+    shape = model.channels, model.size, model.size
+    height = max(1, min(_BATCH[device.type], MAX_PIXELS // (model.channels * model.size**2)))
+    pixels = torch.zeros(len(seeds), *shape, dtype=torch.uint8)
+    for start in range(rank * height, len(seeds), height * world):
+        rows = slice(start, start + height)
+        for frame in pipeline.stream(seeds=seeds[rows], labels=labels and labels[rows], **settings):
+            last = frame
+        pixels[rows] = to_pixels(last.x)
+        progress(min(height * world, len(seeds) - (start - rank * height)))
+    if world > 1:
+        shared = pixels.to(device)  # each has zeros where others drew: the sum is the whole
+        dist.all_reduce(shared)
+        pixels = shared.cpu()
+    return pixels
+
+
+def balanced(seeds: Sequence[int], classes: int) -> list[int]:
+    """Labels that ask for each class equally often, a seed always for the same one."""
+    return [seed % classes for seed in seeds]
+
+
+def is_pictures(source: str) -> bool:
+    """Whether source is a folder of PNGs rather than a model."""
+    folder = Path(source)
+    return folder.is_dir() and not (folder / "config.json").exists() and any(folder.glob("*.png"))
+
+
+def read_pictures(folder: Path, count: int | None, channels: int, size: int,
+                  progress: Callable[[int], object] = lambda count: None) -> Tensor:
+    """The first count PNGs of folder by name (all if None), uint8 N×C×H×W, as they are: nothing is resized.
+
+    Raises ValueError if there are fewer, or one is not of this many channels and pixels.
+    """
+    paths = sorted(folder.glob("*.png"))
+    if count is not None and len(paths) < count:
+        raise ValueError(f"{folder} has {len(paths):,} PNGs, fewer than the {count:,} asked for: "
+                         "lower --samples or --seeds, or leave them out")
+    images = []
+    for path in paths[:count]:
+        images.append(torch.from_numpy(_read(path, channels, size)))
+        progress(1)
+    return torch.stack(images)
+
+
+def _read(path: Path, channels: int, size: int) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            if image.size != (size, size):
+                raise ValueError(f"it has {image.width}×{image.height} pixels, and the judge reads {size}×{size}")
+            if image.mode not in ("1", "L", "P", "RGB"):
+                raise ValueError(f"its mode is {image.mode}; convert it to 8 bits of gray or RGB")
+            pixels = np.array(image.convert("RGB")).transpose(2, 0, 1)
+    except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
+        raise ValueError(f"{path} cannot be evaluated: {error}") from error
+    if channels == 1 and (pixels != pixels[:1]).any():
+        raise ValueError(f"{path} cannot be evaluated: it has colours, and the judge reads gray")
+    return pixels[:channels]

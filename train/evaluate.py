@@ -1,0 +1,230 @@
+"""python -m train.evaluate: how good a model's images are, in figures that stand beside those of real images."""
+
+import argparse
+import inspect
+import json
+import sys
+import time
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm import Pipeline
+from ddpm.files import write_atomic
+from ddpm.pipeline import MAX_SEED
+from ddpm.samplers import BEST_GRIDS
+
+from . import artefact, sweep
+from .classifier import BUILT_IN
+from .data import DATASETS
+from .drawing import balanced, draw, is_first, is_pictures, read_pictures
+from .run import join_processes
+from .yardstick import FIGURES, Yardstick
+
+SAMPLES, SEEDS = 10_000, 3
+HOW = ("sampler", "steps", "grid", "guidance")  # the options that say how a model draws, labels apart
+_STREAM = {name: p.default for name, p in inspect.signature(Pipeline.stream).parameters.items()}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options, each in a sentence. What is None if left out depends on what is evaluated."""
+    p = argparse.ArgumentParser(
+        "python -m train.evaluate",
+        description="Evaluate a model by the images it draws, or a folder of PNGs that anything drew: Fréchet "
+        "distance, precision and recall, density and coverage, and more, each beside that of real images.",
+        epilog="Several GPUs or machines: torchrun --nproc-per-node 8 -m train.evaluate …: the same figures, sooner")
+    add = p.add_argument
+    add("model", help="built-in weights by name, a folder, a Hub repo NAMESPACE/NAME; or a folder of PNGs",
+        metavar="MODEL")
+    add("--data", help="where the data set lies (default: data)", type=Path, default=Path("data"), metavar="DIR")
+    which = p.add_mutually_exclusive_group().add_argument
+    which("--dataset", help="what to compare with (default: what the model was trained on; mnist for PNGs)",
+          choices=DATASETS)
+    which("--judge", help="folder that python -m train.judge wrote (default: train/judges/DATASET)", type=Path,
+          metavar="DIR")
+    add("--samples", help=f"images for a figure (default: {SAMPLES}; of PNGs, all)", type=int)
+    add("--seeds", help=f"repetitions, each with seeds (or PNGs) of its own (default: {SEEDS}; of PNGs, 1)", type=int)
+    add("--out", help="file for the figures and all that is needed to get them again (.json; .jsonl for --sweep)",
+        type=Path, metavar="FILE")
+    add("--device", help="where to draw", choices=("auto", "cpu", "cuda"), default="auto")
+
+    how = p.add_argument_group("how the model draws").add_argument
+    how("--sampler", help=f"the rule for each step (default: {_STREAM['sampler']})")
+    how("--steps", help=f"from noise to picture (default: {_STREAM['steps']})", type=int)
+    how("--grid", help="where along the way the steps fall (default: the sampler's own)")
+    how("--guidance", help="how strongly to insist on the label; asks for labels", type=float)
+    how("--labels", help="ask for each class equally often, and see how many are what they should be",
+        action="store_const", const=True)
+
+    many = p.add_argument_group("comparing samplers: the Fréchet distance alone, for each combination of").add_argument
+    many("--sweep", help="compare; --out keeps what is done, and what is there is not done again", action="store_true")
+    many("--samplers", help="(default: all)", nargs="+")
+    many("--evaluations", help="network evaluations an image (default: 5 10 20)", type=int, nargs="+")
+    many("--grids", help="(default: each sampler's own)", nargs="+")
+    many("--plot", help="picture to write", type=Path, metavar="FILE.png")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: 0 done, 2 bad input or nowhere to write, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser().parse_args(argv)
+    try:
+        run(args, artefact.command("train.evaluate", argv))
+    except (ValueError, OSError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("evaluate: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return 0
+
+
+def run(args: argparse.Namespace, command: str) -> None:
+    """Evaluates as the options say. Raises ValueError or OSError with a line for the user."""
+    pictures = is_pictures(args.model)
+    _check(args, pictures)
+    device = join_processes(args.device)
+    pipeline = None if pictures else Pipeline.from_pretrained(args.model, device=device)
+    dataset = args.dataset or ("mnist" if pipeline is None else pipeline.config.get("dataset"))
+    if args.judge is None and dataset not in list(DATASETS):
+        raise ValueError(f"{args.model} does not say what it was trained on: name a --dataset or a --judge")
+    yardstick = Yardstick.open(args.judge or BUILT_IN / dataset, args.data, device)
+    if pipeline:
+        _check_fit(pipeline, yardstick)
+        if (args.labels or args.guidance) and not pipeline.model.classes:
+            raise ValueError(f"{args.model} knows no classes: leave out --labels and --guidance")
+    if args.sweep:
+        plan = sweep.Plan(args.samples or SAMPLES, bool(args.labels), args.samplers, args.evaluations or [5, 10, 20],
+                          args.grids)
+        sweep.run(pipeline, yardstick, plan, args.out, args.plot)
+        return
+
+    started = time.perf_counter()
+    sets, facts = _draw(args, pipeline) if pipeline else _read(args, yardstick)
+    facts["seconds"] = round(time.perf_counter() - started, 1)
+    if not is_first():  # one process measures; the others only draw
+        return
+    report = {"command": command, "model": args.model, **facts, **_origin(yardstick, facts["samples"]),
+              **measure(yardstick, sets)}
+    print(table(report))
+    if args.out:
+        write_atomic(args.out, (json.dumps(report, indent=2) + "\n").encode())
+
+
+def measure(yardstick: Yardstick, sets: list[tuple[Tensor, Tensor | None]]) -> dict[str, Any]:
+    """All figures of sets of images (uint8 N×C×H×W, and labels or None): of each, their mean and standard deviation
+    (None for a single set), and what as many real images score: test images (floor) and training images (subset).
+    """
+    each, real = [], {}
+    with tqdm(total=len(sets) + 2, desc="measuring", unit="set", leave=False) as bar:
+        for pixels, labels in sets:
+            each.append(yardstick.figures(pixels, labels))
+            bar.update()
+        for name, of in (("floor", yardstick.floor), ("subset", yardstick.subset)):
+            real[name] = of(len(sets[0][0]))
+            bar.update()
+    figures = {}
+    for name in each[0]:
+        values = [one[name] for one in each]
+        figures[name] = {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None, "values": values,
+                         "floor": real["floor"][name], "subset": real["subset"][name]}
+    return {"figures": figures}
+
+
+def table(report: dict[str, Any]) -> str:
+    """The figures as people read them."""
+    rows = [("", "good", "this", "±", "test images", "training images")]
+    for name, figure in report["figures"].items():
+        title, form, good = FIGURES[name]
+        spread = "" if figure["std"] is None else format(figure["std"], form)
+        rows.append((title, good, *(format(figure["mean"], form), spread), *(
+            format(figure[real], form) for real in ("floor", "subset"))))
+    head = f"{report['model']}: {report['samples']:,} images"
+    repeated = f", {report['repetitions']} times" if report["repetitions"] > 1 else ""
+    how = report.get("settings")
+    how = f" ({', '.join(f'{name} {value}' for name, value in how.items() if value)})" if how else ""
+    return "\n".join([head + repeated + how, *sweep.aligned(rows)])
+
+
+def _check(args: argparse.Namespace, pictures: bool) -> None:
+    """Raises ValueError for options that do not go together, or cannot be."""
+    for name, low in (("samples", 6), ("seeds", 1)):
+        if getattr(args, name) is not None and not low <= getattr(args, name) <= 10**6:
+            raise ValueError(f"--{name} must be in {low}..{10**6:,}, got {getattr(args, name)}")
+    if (args.samples or SAMPLES) * (args.seeds or SEEDS) > MAX_SEED:
+        raise ValueError(f"there are only {MAX_SEED + 1:,} seeds: lower --samples or --seeds")
+    if args.sweep:
+        refused = dict.fromkeys((*HOW, "seeds"), "--sweep tries several ways to draw, from the same seeds")
+    else:
+        refused = dict.fromkeys(("samplers", "evaluations", "grids", "plot"), "it belongs to --sweep")
+    if pictures:
+        refused |= dict.fromkeys((*HOW, "labels", "sweep"), f"{args.model} is a folder of PNGs")
+    for name, why in refused.items():
+        if getattr(args, name) is not None and getattr(args, name) is not False:
+            raise ValueError(f"--{name} cannot be used here: {why}")
+    if args.sweep and args.out is None:
+        raise ValueError("--sweep needs --out FILE.jsonl, where it keeps what is done")
+    for path in (args.out, args.plot):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise ValueError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
+
+
+def _check_fit(pipeline: Pipeline, yardstick: Yardstick) -> None:
+    """Raises ValueError if the judge cannot read what the model draws."""
+    model, judge = pipeline.model, yardstick.judge
+    for name in ("channels", "size"):
+        if getattr(model, name) != getattr(judge, name):
+            raise ValueError(f"the model draws images of {name} {getattr(model, name)}, but the judge reads "
+                             f"{name} {getattr(judge, name)}: name another with --judge or --dataset")
+
+
+def _draw(args: argparse.Namespace, pipeline: Pipeline) -> tuple[list[tuple[Tensor, Tensor | None]], dict[str, Any]]:
+    """Seeds 0, 1, 2, …, as many for each repetition as there are samples; and what belongs into the report."""
+    settings = {name: _STREAM[name] if getattr(args, name) is None else getattr(args, name) for name in HOW}
+    settings["grid"] = settings["grid"] or BEST_GRIDS.get(settings["sampler"])  # by name: the table may change
+    classes, labelled = pipeline.model.classes, bool(args.labels or args.guidance)
+    count, repetitions = args.samples or SAMPLES, args.seeds or SEEDS
+    sets = []
+    with tqdm(total=count * repetitions, desc="drawing", unit="image", leave=False, disable=not is_first()) as bar:
+        for start in range(0, count * repetitions, count):
+            seeds = range(start, start + count)
+            labels = balanced(seeds, classes) if labelled else None
+            pixels = draw(pipeline, seeds, labels=labels, progress=bar.update, **settings)
+            sets.append((pixels, torch.tensor(labels) if labelled else None))
+    return sets, {"weights_sha256": pipeline.config.get("sha256"), "samples": count, "repetitions": repetitions,
+                  "first_seeds": list(range(0, count * repetitions, count)),
+                  "settings": settings | {"labels": labelled}}
+
+
+def _read(args: argparse.Namespace, yardstick: Yardstick) -> tuple[list[tuple[Tensor, None]], dict[str, Any]]:
+    """The PNGs of a folder by name, as many for each repetition as there are samples; and what goes into the report."""
+    repetitions = args.seeds or 1
+    wanted = args.samples and args.samples * repetitions
+    with tqdm(total=wanted, desc="reading", unit="image", leave=False) as bar:
+        pixels = read_pictures(Path(args.model), wanted, yardstick.judge.channels, yardstick.judge.size, bar.update)
+    count = len(pixels) // repetitions
+    if count < 6:
+        raise ValueError(f"{args.model} has {len(pixels)} PNGs: too few for {repetitions} repetition(s) of at least 6")
+    return [(part, None) for part in pixels.split(count)][:repetitions], {"samples": count, "repetitions": repetitions}
+
+
+def _origin(yardstick: Yardstick, count: int) -> dict[str, Any]:
+    """What the figures were taken with, and how many real images each of them saw."""
+    config, kept = yardstick.config, yardstick.reference
+    told = ("dataset", "sha256", "reference_sha256", "accuracy", "command")
+    half, test = min(count, len(kept.subset_nearest)), min(count, len(kept.test_nearest))
+    return {"judge": {name: config.get(name) for name in told}, "near": kept.near, "torch": torch.__version__,
+            "real_images": {"frechet": kept.train.count, "neighbours": half, "floor": test, "subset": half}}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
