@@ -75,6 +75,15 @@ def test_what_was_measured_is_in_the_card(server, run, tmp_path, capsys):
     assert "no report" in told(capsys) and server.commits(REPO) == 1
 
 
+def test_a_card_without_the_markers_gets_them(server, run, tmp_path):
+    old = shutil.copytree(run, tmp_path / "run")
+    (old / "README.md").write_text("---\nlicense: mit\n---\n\n# Of older days\n")
+    assert push.main([str(old), REPO]) == push.main([str(old), REPO]) == 0
+    text = server.files(REPO)["README.md"].decode()
+    assert "# Of older days" in text and text.count(card.START) == 1 and f'DDPMPipeline.from_pretrained("{REPO}")' in text
+    assert server.commits(REPO) == 1
+
+
 def test_the_same_push_twice_makes_no_second_commit(server, run, capsys):
     push.main([str(run), REPO, "--tag", "v1"])
     uploaded = len(server.uploaded)

@@ -101,7 +101,9 @@ images = DDPMPipeline.from_pretrained("{repo}")(batch_size=16, num_inference_ste
     if report is not None:
         more += "\n" + _measured(card, repo, report)
     ours = _generated(card.text)
-    if ours is not None:
+    if ours is None:  # a card of older days, or somebody's own
+        card.text = f"{card.text.rstrip()}\n\n{START}\n\n{more}\n{END}\n"
+    else:
         told = "\n## How it was made\n"
         card.text = card.text.replace(ours, ours.replace(told, f"\n{more}{told}", 1))
     return str(card)
