@@ -48,7 +48,9 @@ def test_modules_know_only_those_below_them(module):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "train").glob("*.py")), ids=lambda path: path.name)
 def test_training_knows_no_page_and_no_pickle(path):
-    assert not {name for name in imports(path) if name.split(".")[0] in ("app", "gradio", "diffusers", "pickle")}
+    compares = path.name == "benchmark.py"  # the speed of diffusers' network beside ours, where it is installed
+    banned = {"app", "gradio", "pickle", "diffusers"} - ({"diffusers"} if compares else set())
+    assert not {name for name in imports(path) if name.split(".")[0] in banned}
 
 
 def test_the_app_knows_ddpm_and_gradio_but_not_torch():

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     recipe = Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__})
     data = _load_data(args)
     torch.manual_seed(args.seed)
-    model = _build(args, data)
+    model = build(args, data)
     if args.init and not args.resume:
         _start_from(args.init, model)
     trainer = Trainer(model.to(device), data.to(device), recipe, compile=args.compile)
@@ -195,7 +195,7 @@ def _load_data(args: argparse.Namespace) -> Data:
     return data
 
 
-def _build(args: argparse.Namespace, data: Data) -> UNet:
+def build(args: argparse.Namespace, data: Data) -> UNet:
     """The network that the options and the data ask for. Raises ValueError naming what does not fit."""
     _, channels, size, _ = data.images.shape
     sides = [size >> level for level in range(len(args.mults))]
