@@ -327,7 +327,21 @@ SAMPLERS: dict[str, Sampler] = {
 
 # The grid that serves each sampler best over 5, 10 and 20 evaluations of the built-in weights: train/README.md has the
 # table and the command that prints it.
-BEST_GRIDS: dict[str, str] = dict.fromkeys(SAMPLERS, "power(0.5)") | {"heun": "karras(7)"}
+BEST_GRIDS: dict[str, str] = {
+    "dpm++2m": "power(0.3)",
+    "dpm++3m": "power(0.3)",
+    "sde-dpm++2m": "power(0.4)",
+    "unipc2": "power(0.4)",
+    "unipc3": "power(0.4)",
+    "ipndm": "power(0.3)",
+    "plms": "karras(5,0.05,20)",
+    "heun": "karras(5,0.05,20)",
+    "euler": "power(0.3)",
+    "euler-a": "power(0.4)",
+    "ddim": "power(0.3)",
+    "ddpm": "power(0.4)",
+    "ddpm-large": "power(0.3)",
+}
 
 
 def evaluations(name: str, steps: int) -> int:

@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from ddpm import SAMPLERS, Pipeline
+from ddpm.samplers import affordable_steps
 from tests.conftest import tiny_unet
 
 
@@ -92,11 +93,12 @@ def test_rgb_images_work_all_the_way(tmp_path):
     images.save(tmp_path / "a.gif")
 
 
-def test_the_builtin_weights_draw_strokes_on_a_dark_ground():
-    """Whatever the sampler: mostly black and white, and as much ink as real digits have (13 % of the area)."""
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_builtin_weights_draw_strokes_on_a_dark_ground(sampler):
+    """On the sampler's own grid, with 5, 10 or 20 evaluations: as much ink as real digits have (13 % of the area), and
+    no pixel far outside of black and white."""
     pipeline = Pipeline.from_pretrained("mnist")
-    for sampler in SAMPLERS:
-        x = pipeline.sample(seeds=range(16), steps=20, sampler=sampler).x
-        assert 0.08 < ((x + 1) / 2).mean() < 0.20, sampler
-        assert (x.abs() > 0.5).float().mean() > 0.85, sampler
-        assert (x[:, :, :2] > 0).float().mean() < 0.01, sampler
+    for budget in (5, 10, 20):
+        x = pipeline.sample(seeds=range(8), steps=affordable_steps(sampler, budget), sampler=sampler).x
+        assert 0.07 < ((x + 1) / 2).mean() < 0.20, budget
+        assert x.abs().max() < 1.8 and (x.abs() > 1.2).float().mean() < 0.02, budget
