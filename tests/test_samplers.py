@@ -1,5 +1,6 @@
 """Samplers against closed forms (a point mass, Gaussians, mixtures) and each other; test_conformance.py has diffusers."""
 
+import weakref
 from functools import partial
 
 import numpy as np
@@ -107,6 +108,22 @@ def test_the_spread_of_what_is_drawn_comes_to_that_of_the_data_with_the_order_of
         errors.append(abs((end(1.0, times, None) - plain) ** 2 + sum(v**2 for v in single) - STD**2))
     slope, _ = np.polyfit(np.log(counts), np.log(errors), 1)
     assert order - 0.3 < -slope < order + 0.6, errors
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_no_sampler_holds_on_to_more_than_a_few_images(name):
+    schedule, refs, most = Schedule(T=100), [], 0
+
+    def denoise(x, t):
+        x0 = gaussian(schedule)(x, t)
+        refs.append(weakref.ref(x0))
+        return x0
+
+    for step in VARIANTS[name](denoise, schedule, start(), schedule.times(50), noise()):
+        refs.append(weakref.ref(step.x))
+        del step
+        most = max(most, sum(ref() is not None for ref in refs))
+    assert 2 <= most <= 8
 
 
 def test_every_sampler_has_its_grid_and_tells_its_cost():
