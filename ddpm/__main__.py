@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
     add("--label", "what to draw, by name or number; anything if left out")
     add("--guidance", f"how strongly to insist on the label, 0..{MAX_GUIDANCE:g}; above 0 doubles the work", type=float,
         default=0.0)
-    add("--steps", "from noise to picture; more is slower and finer; each is one network evaluation (two in heun)",
-        type=int, default=20)
+    add("--steps", "from noise to picture; more is slower and finer; each is one network evaluation (heun: two; plms: "
+        "one more in all)", type=int, default=20)
     add("--sampler", f"the rule for each step: {', '.join(SAMPLERS)}", default="dpm++2m")
     add("--grid", f"where along the way the steps fall: {', '.join(GRIDS)}, perhaps with parameters, as in "
         "'power(0.6)' (what was measured to be best for the sampler, if left out)")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from scipy import linalg
 
 from ddpm import Pipeline, hub
 from tests.conftest import DIGITS, tiny_unet
@@ -52,7 +53,6 @@ def figures(path):
 
 
 def test_the_frechet_distance_is_the_one_with_a_matrix_root(rng):
-    linalg = pytest.importorskip("scipy.linalg", reason="scipy is the other way to the root of a matrix")
     a, b = rng.normal(size=(500, 20)) @ rng.normal(size=(20, 20)), rng.normal(size=(300, 20)) ** 2
     (m, A), (n, B) = ((x.mean(0), np.cov(x, rowvar=False)) for x in (a, b))
     expected = ((m - n) ** 2).sum() + np.trace(A + B - 2 * linalg.sqrtm(A @ B).real)
@@ -243,7 +243,6 @@ def test_the_best_grid_is_marked_by_column_and_over_all():
 
 
 def test_a_sweep_can_be_plotted(run, options, tmp_path):
-    pytest.importorskip("matplotlib", reason="only --plot needs it")
     settings = [str(run), *options, *SWEEP, "--samplers", "ddim", "--grids", "power", "--out", str(tmp_path / "sweep.jsonl")]
     assert evaluate.main([*settings, "--plot", str(tmp_path / "sweep.png")]) == 0
     with Image.open(tmp_path / "sweep.png") as picture:
