@@ -30,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
     add("--count", f"how many pictures, up to {MAX_IMAGES}", type=int, default=16)
     add("--seed", f"0..{MAX_SEED}; picture k gets seed + k, and a seed always gives the same picture (drawn by lot if "
         "left out, and told)", type=int)
-    add("--label", "what to draw, by name or number; anything if left out")
+    add("--label", "what to draw, by name or number; none: the network is told nothing (each seed's own if "
+        "left out)")
     add("--guidance", f"how strongly to insist on the label, 0..{MAX_GUIDANCE:g}; above 0 doubles the work", type=float,
         default=0.0)
     add("--steps", "from noise to picture; more is slower and finer; each is one network evaluation (heun: two; plms: "
@@ -82,15 +83,17 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _label(text: str | None, pipeline: Pipeline) -> int | None:
-    """A label by its name or its number."""
+    """A label by its name or its number; of "none", the number that stands for it."""
     names = pipeline.class_names
     if text is None or text in names:
         return None if text is None else names.index(text)
-    if text.isdecimal() and int(text) < len(names):
-        return int(text)
     if not names:
         raise ValueError(f"--label {text}: this model knows no labels; leave the option out")
-    raise ValueError(f"unknown label {text!r}; choose from {', '.join(names)}")
+    if text == "none":
+        return len(names)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    raise ValueError(f"unknown label {text!r}; choose from {', '.join(names)}, or none")
 
 
 def _device(name: str) -> str:

@@ -81,14 +81,14 @@ def denoiser(model: UNet, y: Tensor | None = None, *, guidance: float = 0.0, cli
     """Turns a model into the function that samplers call: (x_t, t) -> the x0 it believes in, without gradients.
 
     Args:
-        y: N labels, or None for none.
+        y: N labels, `model.classes` where there is none; or None for none at all.
         guidance: the weight w of classifier-free guidance, (1 + w) * with label - w * without.
             Ho & Salimans 2022, Eq. 6; 0 takes the labelled prediction as it is.
         clip: clamp x0 to [-1, 1], where images live. x_t is never clamped.
 
     Raises ValueError for guidance without labels.
     """
-    if guidance and y is None:
+    if guidance and (y is None or (y == model.classes).any()):
         raise ValueError("guidance needs a label: say what to guide towards")
     to_x0 = PREDICTIONS[model.prediction].x0
 

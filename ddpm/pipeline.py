@@ -27,6 +27,7 @@ from .unet import UNet
 MAX_SEED = 2**32 - 1
 MAX_GUIDANCE = 20.0
 MAX_IMAGES = 1024
+GOLDEN = 2654435769  # 2**32 over the golden ratio
 MAX_PIXELS = 2**22  # in all images together: their frames then stay below 1.5 GB
 
 
@@ -131,6 +132,13 @@ class Pipeline:
         """What each label is called."""
         return tuple(self.config.get("class_names") or (str(k) for k in range(self.model.classes)))
 
+    def label_of(self, seed: int) -> int:
+        """The class that a seed draws if none is asked for; needs a model with classes.
+
+        Multiples of the golden ratio: any run of seeds has all classes about equally often, all seeds have exactly.
+        """
+        return seed * GOLDEN % 2**32 * self.model.classes >> 32
+
     def stream(
         self,
         *,
@@ -146,7 +154,8 @@ class Pipeline:
 
         Args:
             seeds: each in 0..2**32 - 1; a seed gives the same image alone or in any batch.
-            labels: one label for all, or one for each image; None draws what it likes.
+            labels: one label for all, or one for each image, 0..classes - 1. None: the class that the seed draws
+                (`label_of`). The number `classes`: no label at all, as far as the network learned to draw so.
             sampler: a key of SAMPLERS. steps: 1..T; most samplers evaluate the network once a step.
             grid: where the steps fall, a key of GRIDS, perhaps with parameters ("power(0.6)"); None: the grid that
                 was measured to be best for the sampler.
@@ -156,7 +165,7 @@ class Pipeline:
         Raises ValueError at once (not at the first frame), naming the valid choices.
         """
         seeds = _checked_seeds(seeds, self.model)
-        y = self._checked_labels(labels, len(seeds))
+        y = self._checked_labels(labels, seeds)
         if sampler not in list(SAMPLERS):  # a list: what cannot be hashed is refused like anything else
             raise ValueError(f"unknown sampler {sampler!r}; choose from {', '.join(SAMPLERS)}")
         _check_number("guidance", guidance, MAX_GUIDANCE)
@@ -184,19 +193,21 @@ class Pipeline:
         """The finished images, with the frames that a GIF of the way shows. settings: as for `stream`."""
         return Images.collect(self.stream(seeds=seeds, steps=steps, **settings), seeds, steps)
 
-    def _checked_labels(self, labels: int | Sequence[int | None] | None, count: int) -> Tensor | None:
-        """Labels as the network wants them, on its device; None if there are none."""
+    def _checked_labels(self, labels: int | Sequence[int | None] | None, seeds: list[int]) -> Tensor | None:
+        """Labels as the network wants them, on its device; None if it knows no classes."""
         classes = self.model.classes
-        each = [labels] * count if labels is None or type(labels) is int else list(labels)
-        if len(each) != count:
-            raise ValueError(f"{len(each)} labels for {count} seeds: give one label, or one for each seed")
+        each = [labels] * len(seeds) if labels is None or type(labels) is int else list(labels)
+        if len(each) != len(seeds):
+            raise ValueError(f"{len(each)} labels for {len(seeds)} seeds: give one label, or one for each seed")
         for label in each:
-            if label is not None and not (type(label) is int and 0 <= label < classes):
-                valid = f"whole numbers in 0..{classes - 1}" if classes else "impossible, as this model knows none"
+            if label is not None and not (type(label) is int and 0 <= label <= classes and classes):
+                valid = (f"whole numbers in 0..{classes - 1}, or {classes} for none" if classes
+                         else "impossible, as this model knows none")
                 raise ValueError(f"labels are {valid}, got {label!r}")
-        if all(label is None for label in each):
+        if not classes:
             return None
-        return torch.tensor([classes if label is None else label for label in each], device=self.device)
+        return torch.tensor([self.label_of(seed) if label is None else label
+                             for seed, label in zip(seeds, each, strict=True)], device=self.device)
 
 
 def _checked_seeds(seeds: Sequence[int], model: UNet) -> list[int]:

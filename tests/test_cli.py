@@ -32,7 +32,7 @@ def test_a_seed_drawn_by_lot_can_be_used_again(run, tmp_path, capsys):
     (["--sampler", "dim"], "choose from dpm++2m, "), (["--grid", "x"], "choose from power"),
     (["--steps", "0"], "1..1000"), (["--steps", "1001"], "1..1000"), (["--count", "0"], "1..1024"),
     (["--seed", "-1"], "--seed must be in 0.."), (["--label", "ten"], "choose from 0, 1, 2"),
-    (["--guidance", "1"], "guidance needs a label"), (["--eta", "1"], "no eta"),
+    (["--guidance", "1", "--label", "none"], "guidance needs a label"), (["--eta", "1"], "no eta"),
     (["--model", "nowhere"], "built-in weights"), (["--out", "a.bmp"], "cannot write a.bmp"),
     (["--revision", "v1"], "not a Hub repo"), (["--device", "tpu"], "--device must be cpu"),
 ])

@@ -163,7 +163,7 @@ def test_own_images_are_judged_too_and_every_tenth_is_held_out(tmp_path, capsys)
 
 def test_a_model_is_measured_beside_real_images(run, options, tmp_path, capsys):
     out = tmp_path / "figures.json"
-    assert evaluate.main([str(run), *options, "--samples", "100", "--seeds", "2", "--steps", "2", "--labels",
+    assert evaluate.main([str(run), *options, "--samples", "100", "--seeds", "2", "--steps", "2",
                           "--out", str(out)]) == 0
     report, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert list(report["figures"]) == list(FIGURES)
@@ -188,9 +188,9 @@ def test_two_processes_give_the_figures_of_one(run, options, tmp_path):
 
 
 def test_a_folder_of_pngs_gives_the_figures_of_the_model_that_drew_them(run, options, tmp_path):
-    Pipeline.from_pretrained(run).sample(seeds=range(60), steps=2).save(tmp_path / "pngs")
+    Pipeline.from_pretrained(run).sample(seeds=range(60), steps=2, labels=10).save(tmp_path / "pngs")
     assert evaluate.main([str(tmp_path / "pngs"), *options, "--out", str(tmp_path / "pngs.json")]) == 0
-    assert evaluate.main([str(run), *options, "--samples", "60", "--seeds", "1", "--steps", "2",
+    assert evaluate.main([str(run), *options, "--samples", "60", "--seeds", "1", "--steps", "2", "--unlabelled",
                           "--out", str(tmp_path / "model.json")]) == 0
     assert figures(tmp_path / "pngs.json") == figures(tmp_path / "model.json")
 
@@ -224,8 +224,8 @@ def test_a_sweep_is_taken_up_where_it_stopped(run, options, tmp_path, capsys, mo
         assert len(drawn) == expected and capsys.readouterr().out == printed
     assert evaluate.main([str(run), *options, *SWEEP, "--samples", "21", "--out", str(out)]) == 0
     assert len(drawn) == 9, "figures of other numbers of images are not those"
-    assert evaluate.main([str(run), *options, *SWEEP, "--labels", "--out", str(out)]) == 0
-    assert len(drawn) == 17, "figures of images with labels are not those"
+    assert evaluate.main([str(run), *options, *SWEEP, "--unlabelled", "--out", str(out)]) == 0
+    assert len(drawn) == 17, "figures of images without labels are not those"
     other = shutil.copytree(run, tmp_path / "other")
     (other / "config.json").unlink()
     for name, content in hub.files(tiny_unet(size=28), dataset="mnist").items():
@@ -320,10 +320,10 @@ def test_bad_options_cost_one_line_and_exit_code_2(run, options, tmp_path, monke
     assert not list(tmp_path.glob("s*"))
 
 
-def test_labels_of_a_model_without_classes_cost_one_line(options, tmp_path, capsys):
+def test_no_labels_of_a_model_without_classes_cost_one_line(options, tmp_path, capsys):
     for name, content in hub.files(tiny_unet(size=28, classes=0), dataset="mnist").items():
         (tmp_path / name).write_bytes(content)
-    assert evaluate.main([str(tmp_path), *options, "--samples", "6", "--labels"]) == 2
+    assert evaluate.main([str(tmp_path), *options, "--samples", "6", "--unlabelled"]) == 2
     assert "knows no classes" in error_of(capsys)
 
 

@@ -39,7 +39,7 @@ def drawn_by_diffusers(folder, steps, scheduler=DDPMScheduler):
 ])
 def test_diffusers_draws_the_same_pictures_from_the_same_noise(built_in, sampler, scheduler, steps):
     ours, folder = built_in
-    x = ours.sample(seeds=SEEDS, sampler=sampler, steps=steps, grid="uniform").x
+    x = ours.sample(seeds=SEEDS, labels=ours.model.classes, sampler=sampler, steps=steps, grid="uniform").x
     theirs = drawn_by_diffusers(folder, steps, scheduler)
     assert x.std() > 0.3
     torch.testing.assert_close(theirs, (x / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-4)
@@ -54,7 +54,7 @@ def test_every_prediction_and_schedule_goes_over(tmp_path, changes):
     for name, content in layout(model).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_atomic(tmp_path / name, content)
-    x = Pipeline(model).sample(seeds=SEEDS, sampler="ddim", steps=10, grid="uniform").x
+    x = Pipeline(model).sample(seeds=SEEDS, labels=model.classes or None, sampler="ddim", steps=10, grid="uniform").x
     torch.testing.assert_close(drawn_by_diffusers(tmp_path, 10, DDIMScheduler), (x / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-4)
     betas = DDPMPipeline.from_pretrained(tmp_path).scheduler.alphas_cumprod
     alpha, _ = model.schedule(torch.arange(1, model.schedule.T + 1))

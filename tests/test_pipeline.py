@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 
 from ddpm import SAMPLERS, Pipeline
-from ddpm.samplers import affordable_steps
+from ddpm.diffusion import denoiser
+from ddpm.samplers import BEST_GRIDS, affordable_steps
 from tests.conftest import tiny_unet
 
 
@@ -33,6 +34,29 @@ def test_a_stream_runs_from_noise_to_images_and_counts_evaluations(pipeline):
     assert list(pipeline.stream(seeds=[0], steps=5, labels=3, guidance=1.0))[-1].nfe == 10
 
 
+def test_without_labels_each_seed_draws_a_class_and_all_classes_come_up_equally_often(pipeline):
+    drawn = [pipeline.label_of(seed) for seed in range(2000)]
+    for start in (0, 7, 1000):
+        for count in (10, 16, 100, 1000):
+            shares = [drawn[start : start + count].count(k) for k in range(10)]
+            assert max(shares) - min(shares) <= 3
+    free = pipeline.sample(seeds=range(4), steps=4).x
+    assert torch.equal(free, pipeline.sample(seeds=range(4), steps=4, labels=drawn[:4]).x)
+
+
+def test_no_label_is_a_label_of_its_own(pipeline):
+    told, untold = (pipeline.sample(seeds=[0], steps=4, labels=label).x for label in (None, 10))
+    assert (told - untold).abs().max() > 1e-3
+    model = pipeline.model
+    *_, alone = SAMPLERS["dpm++2m"](denoiser(model), model.schedule, noise_of(model, 0),
+                                    model.schedule.times(4, BEST_GRIDS["dpm++2m"]), torch.randn_like)
+    torch.testing.assert_close(untold, alone.x)
+
+
+def noise_of(model, seed):
+    return torch.randn(1, model.channels, model.size, model.size, generator=torch.Generator().manual_seed(seed))
+
+
 def test_labels_may_be_one_for_all_or_one_each(pipeline):
     every = pipeline.sample(seeds=[0, 0], steps=4, labels=[3, None]).x
     three, free = (pipeline.sample(seeds=[0], steps=4, labels=label).x for label in (3, None))
@@ -57,7 +81,7 @@ def test_only_frames_for_a_gif_are_kept_and_files_hold_what_they_say(pipeline, t
     ({"sampler": "dim"}, "ddim, ddpm"), ({"grid": "karas"}, "power, uniform"), ({"steps": 0}, r"1\.\.100"),
     ({"steps": 101}, r"1\.\.100"), ({"steps": 2.0}, r"1\.\.100"), ({"steps": None}, r"1\.\.100"),
     ({"guidance": float("nan"), "labels": 1}, r"0\.\.20"), ({"guidance": -1, "labels": 1}, r"0\.\.20"),
-    ({"guidance": 1}, "label"), ({"labels": 10}, r"0\.\.9"), ({"labels": "3"}, r"0\.\.9"), ({"labels": [1, 2]}, "2 labels for 1"),
+    ({"guidance": 1, "labels": 10}, "label"), ({"labels": 11}, r"0\.\.9, or 10 for none"), ({"labels": -1}, r"0\.\.9"), ({"labels": "3"}, r"0\.\.9"), ({"labels": [1, 2]}, "2 labels for 1"),
     ({"eta": 0.5}, "no eta"), ({"eta": 1.5, "sampler": "ddim"}, r"0\.\.1"), ({"eta": "x", "sampler": "ddim"}, r"0\.\.1"),
     ({"seeds": []}, r"1\.\.1024"), ({"seeds": range(5000)}, r"1\.\.1024"), ({"seeds": [-1]}, "4294967295"),
     ({"seeds": [2**32]}, "4294967295"), ({"seeds": [1.5]}, "4294967295"),

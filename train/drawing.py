@@ -48,9 +48,12 @@ def draw(pipeline: Pipeline, seeds: Sequence[int], *, labels: Sequence[int] | No
     return pixels
 
 
-def balanced(seeds: Sequence[int], classes: int) -> list[int]:
-    """Labels that ask for each class equally often, a seed always for the same one."""
-    return [seed % classes for seed in seeds]
+def labels_of(pipeline: Pipeline, seeds: Sequence[int], *, labelled: bool) -> list[int] | None:
+    """What each seed is to show: the class that it draws or, not labelled, "no label"; None if the model has none."""
+    classes = pipeline.model.classes
+    if not classes:
+        return None
+    return [pipeline.label_of(seed) if labelled else classes for seed in seeds]
 
 
 def is_pictures(source: str) -> bool:

@@ -22,7 +22,7 @@ from ddpm.samplers import BEST_GRIDS
 from . import artefact, sweep
 from .classifier import BUILT_IN
 from .data import DATASETS
-from .drawing import balanced, draw, is_first, is_pictures, read_pictures
+from .drawing import draw, is_first, is_pictures, labels_of, read_pictures
 from .run import join_processes
 from .yardstick import FIGURES, Yardstick
 
@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
     how("--sampler", help=f"the rule for each step (default: {_STREAM['sampler']})")
     how("--steps", help=f"from noise to picture (default: {_STREAM['steps']})", type=int)
     how("--grid", help="where along the way the steps fall (default: the sampler's own)")
-    how("--guidance", help="how strongly to insist on the label; asks for labels", type=float)
-    how("--labels", help="ask for each class equally often, and see how many are what they should be",
+    how("--guidance", help="how strongly to insist on the label", type=float)
+    how("--unlabelled", help="do not tell the network what to draw (else each class equally often, if it knows any)",
         action="store_const", const=True)
 
     many = p.add_argument_group("comparing samplers: the Fréchet distance alone, for each combination of").add_argument
@@ -100,10 +100,12 @@ def run(args: argparse.Namespace, command: str) -> None:
     yardstick = Yardstick.open(args.judge or BUILT_IN / dataset, args.data, device)
     if pipeline:
         _check_fit(pipeline, yardstick)
-        if (args.labels or args.guidance) and not pipeline.model.classes:
-            raise ValueError(f"{args.model} knows no classes: leave out --labels and --guidance")
+        if (args.unlabelled or args.guidance) and not pipeline.model.classes:
+            raise ValueError(f"{args.model} knows no classes: leave out --unlabelled and --guidance")
+        if args.unlabelled and args.guidance:
+            raise ValueError("--guidance insists on a label: leave out --unlabelled")
     if args.sweep:
-        plan = sweep.Plan(args.samples or SAMPLES, bool(args.labels), args.samplers, args.evaluations or [5, 10, 20],
+        plan = sweep.Plan(args.samples or SAMPLES, not args.unlabelled, args.samplers, args.evaluations or [5, 10, 20],
                           args.grids)
         sweep.run(pipeline, yardstick, plan, args.out, args.plot)
         return
@@ -167,7 +169,7 @@ def _check(args: argparse.Namespace, pictures: bool) -> None:
     else:
         refused = dict.fromkeys(("samplers", "evaluations", "grids", "plot"), "it belongs to --sweep")
     if pictures:
-        refused |= dict.fromkeys((*HOW, "labels", "sweep"), f"{args.model} is a folder of PNGs")
+        refused |= dict.fromkeys((*HOW, "unlabelled", "sweep"), f"{args.model} is a folder of PNGs")
     for name, why in refused.items():
         if getattr(args, name) is not None and getattr(args, name) is not False:
             raise ValueError(f"--{name} cannot be used here: {why}")
@@ -191,13 +193,13 @@ def _draw(args: argparse.Namespace, pipeline: Pipeline) -> tuple[list[tuple[Tens
     """Seeds 0, 1, 2, …, as many for each repetition as there are samples; and what belongs into the report."""
     settings = {name: _STREAM[name] if getattr(args, name) is None else getattr(args, name) for name in HOW}
     settings["grid"] = settings["grid"] or BEST_GRIDS.get(settings["sampler"])  # by name: the table may change
-    classes, labelled = pipeline.model.classes, bool(args.labels or args.guidance)
+    labelled = bool(pipeline.model.classes) and not args.unlabelled
     count, repetitions = args.samples or SAMPLES, args.seeds or SEEDS
     sets = []
     with tqdm(total=count * repetitions, desc="drawing", unit="image", leave=False, disable=not is_first()) as bar:
         for start in range(0, count * repetitions, count):
             seeds = range(start, start + count)
-            labels = balanced(seeds, classes) if labelled else None
+            labels = labels_of(pipeline, seeds, labelled=labelled)
             pixels = draw(pipeline, seeds, labels=labels, progress=bar.update, **settings)
             sets.append((pixels, torch.tensor(labels) if labelled else None))
     return sets, {"weights_sha256": pipeline.config.get("sha256"), "samples": count, "repetitions": repetitions,

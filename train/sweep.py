@@ -19,7 +19,7 @@ from ddpm.files import write_atomic
 from ddpm.samplers import BEST_GRIDS, affordable_steps, evaluations
 
 from . import plot
-from .drawing import balanced, draw, is_first
+from .drawing import draw, is_first, labels_of
 from .yardstick import Yardstick
 
 _SAME = ("weights_sha256", "judge_sha256", "samples", "labels", "sampler", "grid", "steps")  # tell cells apart
@@ -27,7 +27,7 @@ _SAME = ("weights_sha256", "judge_sha256", "samples", "labels", "sampler", "grid
 
 class Plan(NamedTuple):
     """What to compare: each of samplers (None: all) with each grid (None: the sampler's own) at each of `wanted`
-    numbers of network evaluations, by `samples` images. labels: ask for each class equally often.
+    numbers of network evaluations, by `samples` images. labels: ask for the class that each seed draws.
     """
 
     samples: int
@@ -92,7 +92,7 @@ def _compute(cell: Cell, pipeline: Pipeline, yardstick: Yardstick, origin: dict[
     """Draws the images of one cell, and adds its line to the file. Of several processes only the first measures."""
     started = time.perf_counter()
     seeds = range(origin["samples"])
-    labels = balanced(seeds, pipeline.model.classes) if origin["labels"] else None
+    labels = labels_of(pipeline, seeds, labelled=origin["labels"])
     pixels = draw(pipeline, seeds, labels=labels, sampler=cell.sampler, grid=cell.grid, steps=cell.steps,
                   progress=progress)
     if not is_first():
