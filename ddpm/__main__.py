@@ -25,7 +25,8 @@ def parser() -> argparse.ArgumentParser:
         shown = settings.get("default")
         p.add_argument(name, help=help if shown is None else f"{help} (default: {shown})", **settings)
 
-    add("--out", "what to write: a .gif of the way from noise, a .png of the result, or a folder for single PNGs",
+    add("--out", "what to write: a .gif of the way from noise, a .html with a player of it, a .png of the result, or a folder for single "
+        "PNGs",
         default="samples.gif", metavar="PATH")
     add("--count", f"how many pictures, up to {MAX_IMAGES}", type=int, default=16)
     add("--seed", f"0..{MAX_SEED}; picture k gets seed + k, and a seed always gives the same picture (drawn by lot if "
@@ -72,10 +73,12 @@ def run(args: argparse.Namespace) -> None:
     seeds = range(seed, seed + args.count)
     pipeline = Pipeline.from_pretrained(args.model, revision=args.revision, device=_device(args.device))
 
-    stream = pipeline.stream(seeds=seeds, labels=_label(args.label, pipeline), sampler=args.sampler, steps=args.steps,
+    label = _label(args.label, pipeline)
+    stream = pipeline.stream(seeds=seeds, labels=label, sampler=args.sampler, steps=args.steps,
                              grid=args.grid, guidance=args.guidance, eta=args.eta)
     start = time.perf_counter()
-    images = Images.collect(tqdm(stream, total=args.steps + 1, unit="step", leave=False), seeds, args.steps)
+    images = Images.collect(tqdm(stream, total=args.steps + 1, unit="step", leave=False), seeds,
+                            pipeline.asked(seeds, label), args.steps)
     seconds = time.perf_counter() - start
     images.save(args.out)
     print(f"{args.out}: {args.count} pictures, seeds {seed}..{seeds[-1]}, {args.sampler}, {args.steps} steps, "

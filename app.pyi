@@ -1,0 +1,496 @@
+"""The Gradio app: widgets and wiring. All that it shows is made in `ddpm`."""
+
+import base64
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+try:  # on a ZeroGPU Space it must come before torch; elsewhere it may be missing, and does nothing if it is there
+    import spaces
+except ImportError:
+    spaces = None
+
+import gradio as gr
+from huggingface_hub import constants
+
+from ddpm import GRIDS, SAMPLERS, demo, player
+from ddpm.demo import ANY, BEST, NONE
+from ddpm.pipeline import MAX_GUIDANCE, MAX_SEED
+from ddpm.serving import DEFAULT, Serving, Weights, on_fastest_device, pipeline
+
+PATIENCE, AGAIN = 0.5, 30  # seconds to wait for weights from the Hub: at the start, and when somebody asks again
+ASSETS = Path(__file__).parent / "ddpm" / "player"
+RIVALS = [("ddpm", 10), ("ddim", 10), ("dpm++2m", 10), (NONE, 20)]  # what Compare starts with
+# What a link carries, by its name there: the settings of `generate`, and how their text is read.
+IN_LINK: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "digit": ("label", str), "images": ("count", int), "seed": ("seed", int), "steps": ("steps", int),
+    "sampler": ("sampler", str), "grid": ("time_grid", str), "eta": ("eta", float), "guidance": ("guidance", float)}
+
+serving = Serving(os.environ.get("DDPM_MODEL") or DEFAULT, os.environ.get("DDPM_REVISION") or None)
+
+from gradio.events import Dependency
+
+class Film(gr.HTML):
+    """The player of `ddpm.player`, as a Gradio component: its value is a film, its event `pick` an image singled out."""
+
+    def __init__(self, value: dict[str, Any] | None = None, **settings: Any) -> None:
+        super().__init__(value, html_template="<ddpm-player></ddpm-player>", js_on_load="""
+            const player = element.querySelector("ddpm-player");
+            const show = () => customElements.whenDefined("ddpm-player").then(() => player.show(props.value));
+            watch("value", show);
+            show();
+            player.addEventListener("pick", (event) => trigger("pick", event.detail));
+        """, **settings)
+
+    def api_info(self) -> dict[str, Any]:
+        """A film, as ddpm/player describes it."""
+        return {"type": "object", "description": "a film: {id, walks: [{seeds, labels, frames: [{t, snr, nfe, x, x0}]}]}, "
+                                                 "x and x0 PNGs as data URIs"}
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+# --- The API: what can be asked for over HTTP too -------------------------------------------------------------------
+
+
+def generate(
+    label: str = ANY,
+    count: int = 16,
+    seed: int | None = None,
+    steps: int = 20,
+    sampler: str = "dpm++2m",
+    time_grid: str = BEST,
+    eta: float = 0.0,
+    guidance: float = 0.0,
+) -> Iterator[tuple]:
+    """Draws images from noise, and streams the way there as a film; the last one is complete.
+
+    Args:
+        label: what to draw, "any" (each seed its own) or a digit.
+        count: how many images, 1 to 64. Images times network evaluations may be at most 20,000.
+        seed: 0 to 2**32 - 1, of the first image; each next image has the next seed. null: drawn by lot, and told.
+        steps: 1 to 1000.
+        sampler: as the page lists them.
+        time_grid: "best", or as the page lists them.
+        eta: 0 to 1, only for ddim.
+        guidance: 0 to 20.
+    """
+    weights, names = _model()
+    with _refusing():
+        settings = demo.checked(names, label=label, count=count, seed=seed, steps=steps, sampler=sampler,
+                                time_grid=time_grid, eta=eta, guidance=guidance)
+    seed = settings["seeds"][0]
+    for film in _films("generate", weights, settings=settings):
+        yield film, seed, gr.skip()
+    yield film, seed, film
+
+
+def compare(label: str = ANY, count: int = 4, seed: int = 0, guidance: float = 0.0,
+            sampler_1: str | None = "ddpm", steps_1: int = 10, sampler_2: str | None = "ddim", steps_2: int = 10,
+            sampler_3: str | None = NONE, steps_3: int = 10, sampler_4: str | None = NONE, steps_4: int = 10,
+            ) -> Iterator[dict[str, Any]]:
+    """Takes the same noise through two to four samplers side by side, and measures how far each ends from 1000 steps.
+
+    Args:
+        label: what to draw, "any" or a digit.
+        count: 1 or 4 images.
+        seed: 0 to 2**32 - 1, of the first image.
+        guidance: 0 to 20.
+        sampler_1: as the page lists them; "none" leaves one out.
+        steps_1: 1 to 1000.
+    """
+    weights, names = _model()
+    rivals = [(sampler_1, steps_1), (sampler_2, steps_2), (sampler_3, steps_3), (sampler_4, steps_4)]
+    with _refusing():
+        rivals = demo.checked_rivals(names, rivals, label=label, count=count, seed=seed, guidance=guidance)
+    yield from _films("compare", weights, rivals=rivals)
+
+
+def ladder(label: str = ANY, count: int = 1, seed: int = 0, sampler: str = "dpm++2m") -> Iterator[dict[str, Any]]:
+    """Draws the same seed in 1, 2, 5, 10, 20, 50 and 100 steps: what a step buys.
+
+    Args:
+        label: what to draw, "any" or a digit.
+        count: 1 or 4 images.
+        seed: 0 to 2**32 - 1, of the first image.
+        sampler: as the page lists them.
+    """
+    weights, names = _model()
+    with _refusing():
+        settings = demo.checked_ladder(names, label=label, count=count, seed=seed, sampler=sampler)
+    yield from _films("ladder", weights, settings=settings)
+
+
+def forward(picture: str = "5", seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Drowns a picture in noise, and shows what the network sees in it at each moment.
+
+    Args:
+        picture: "0" to "9" for a digit that comes with the app, or any small PNG as base64 (a data URI too).
+        seed: 0 to 2**32 - 1, of the noise.
+    """
+    weights, names = _model()
+    with _refusing():
+        picture = demo.checked_picture(picture)
+        seed = demo.checked(names, count=1, seed=seed)["seeds"][0]
+    yield from _films("forward", weights, picture=picture, seed=seed)
+
+
+def denoise(picture: str = "5", t: float = 500, seed: int = 0, label: str = NONE, sampler: str = "dpm++2m",
+            steps: int = 50) -> Iterator[dict[str, Any]]:
+    """Drowns a picture in noise up to a time, and lets the model find its way back from there.
+
+    Args:
+        picture: "0" to "9" for a digit that comes with the app, or any small PNG as base64 (a data URI too).
+        t: 1 (hardly any noise) to 1000 (nothing else).
+        seed: 0 to 2**32 - 1, of the noise.
+        label: what the model is told: "none" (nothing) or a digit.
+        sampler: as the page lists them.
+        steps: 1 to 1000, of the whole way; only those below t are taken.
+    """
+    weights, names = _model()
+    with _refusing():
+        picture = demo.checked_picture(picture)
+        settings = demo.checked(names, label=label, count=1, seed=seed, sampler=sampler, steps=steps)
+        pipeline(weights).times(sampler, steps, start=t)
+    yield from _films("denoise", weights, picture=picture, t=t, settings=settings)
+
+
+def save_gif(film: dict[str, Any] | None, view: str = "x") -> Iterator[str]:
+    """The film generated last in this session, as a GIF.
+
+    Args:
+        view: "x" (the noisy images), "x0" (what the network believes), or "both" side by side.
+    """
+    with _refusing():
+        if film is None:
+            raise ValueError("there is nothing to save yet: generate something first")
+        content = player.as_gif(film["walks"][0], view)
+    with tempfile.TemporaryDirectory() as folder:  # Gradio copies what is yielded into its own cache
+        path = Path(folder) / f"digits-{film['walks'][0]['seeds'][0]}.gif"
+        path.write_bytes(content)
+        yield str(path)
+
+
+# --- Behind it -------------------------------------------------------------------------------------------------------
+
+
+def _model() -> tuple[Weights, tuple[str, ...]]:
+    """The weights to draw with now, and the names of their classes."""
+    return serving.weights, pipeline(serving.weights).class_names
+
+
+def _on_gpu(task: Callable) -> Callable:
+    """On a ZeroGPU Space: run it in a process that has a GPU. Elsewhere it stays what it is."""
+    return spaces.GPU(task) if spaces else task
+
+
+@_on_gpu
+def _films(task: str, weights: Weights, **asked: Any) -> Iterator[dict[str, Any]]:
+    """Runs a task of `ddpm.demo`. Only plain data goes in and out: it may be another process."""
+    with _refusing():
+        yield from demo.TASKS[task](on_fastest_device(weights), **asked)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What is wrong with a request goes to whoever made it, in one line."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def restore(query: str) -> tuple[Any, ...]:
+    """The settings of a link (or of the last visit), each checked, for the widgets; and whether to run them."""
+    asked = {key: value for key, value in parse_qsl(query.removeprefix("?")[:1000]) if key in IN_LINK}
+    defaults = {"label": ANY, "count": 16, "seed": 0, "steps": 20, "sampler": "dpm++2m", "time_grid": BEST, "eta": 0.0,
+                "guidance": 0.0}
+    settings, good = dict(defaults), bool(asked)
+    try:
+        for key, text in asked.items():
+            name, read = IN_LINK[key]
+            try:
+                settings[name] = read(text)
+            except ValueError:
+                raise ValueError(f"{key} must be a number") from None
+        if settings["count"] not in demo.COUNTS or settings["label"] == NONE:
+            raise ValueError(f"images must be one of {', '.join(map(str, demo.COUNTS))}, and the digit one of the page's")
+        demo.checked(_model()[1], **settings)
+    except ValueError as error:
+        gr.Warning(f"This link cannot be followed: {error}. The usual settings are set instead.")
+        settings, good = defaults, False
+    return *settings.values(), good and query.startswith("?")
+
+
+def _picked(event: gr.EventData) -> Any:
+    """The seed of the image that was singled out becomes the seed."""
+    seed = event._data.get("seed") if isinstance(event._data, dict) else None
+    return seed if type(seed) is int and 0 <= seed <= MAX_SEED else gr.skip()
+
+
+def _weights_in_use() -> tuple[Any, ...]:
+    """What the page says of the weights: a notice and its button, which they are, two ways to get them, the labels."""
+    source, commit = serving.weights
+    notice = ""
+    if not serving.arrived:
+        why = f"could not be loaded: {serving.problem}." if serving.problem else "are still on their way."
+        notice = f"⚠️ The weights of `{serving.source}` {why} **The built-in weights draw instead.**"
+    load = f'Pipeline.from_pretrained("{source}")'
+    if commit:
+        hub = f"{constants.ENDPOINT}/{source}"
+        line = f"[{source}]({hub}) at revision [{commit[:7]}]({hub}/tree/{commit})"
+        load = f'Pipeline.from_pretrained("{source}", revision="{commit}")'
+        command = f"hf download {source} --revision {commit}"
+    else:
+        line = f"built-in (`{source}`)" if serving.built_in else f"the folder `{source}`"
+        space = os.environ.get("SPACE_ID")  # there the built-in weights are files of the Space
+        command = f'hf download {space} --type space --include "ddpm/pretrained/{source}/*"' if space else ""
+    python = f"from ddpm import Pipeline\nimages = {load}.sample(seeds=range(16))\nimages.save(\"digits.gif\")"
+    names = pipeline(serving.weights).class_names
+    return (gr.Markdown(notice, visible=bool(notice)), gr.Button(visible=bool(notice)),
+            f"In use: {line}. {demo.about(pipeline(serving.weights))}",
+            gr.Code(command, visible=bool(command)), python,
+            *(gr.Dropdown([ANY, *names], value=ANY) for _ in range(3)), gr.Dropdown([NONE, *names], value=NONE))
+
+
+def try_again() -> tuple[Any, ...]:
+    """Asks the Hub once more for the weights that the app was told to use."""
+    serving.load(AGAIN)
+    return _weights_in_use()
+
+
+# --- The page --------------------------------------------------------------------------------------------------------
+
+CSS = """
+.gradio-container { max-width: 1080px !important; margin: 0 auto; }
+.masthead h1 { font-size: clamp(1.7rem, 5vw, 2.5rem); letter-spacing: -.02em; margin: .4rem 0 .2rem; }
+.masthead p { max-width: 44rem; }
+.weights-line p { overflow-wrap: anywhere; }
+"""
+_PLAYER = "document.querySelector('#{} ddpm-player')"
+HALT = f"() => {{ {_PLAYER.format('film')}.halt(); }}"
+# What was asked for goes into the address and is kept for the next visit; a click copies the address.
+_QUERY = ("const names = %s; const query = new URLSearchParams(names.map((name, k) => [name, values[k]])).toString();"
+          % list(IN_LINK))
+REMEMBER = f"""(...values) => {{ {_QUERY}
+  try {{ localStorage.setItem("ddpm", query); history.replaceState(null, "", "?" + query); }} catch {{}}
+}}"""
+COPY = f"""async (...values) => {{ {_QUERY}
+  const link = location.origin + location.pathname + "?" + query, button = document.querySelector("#copy");
+  try {{ await navigator.clipboard.writeText(link); }} catch {{ prompt("The link:", link); return; }}
+  const words = button.textContent;
+  button.textContent = "Copied";
+  setTimeout(() => {{ button.textContent = words; }}, 1500);
+}}"""
+RECALL = """() => { const ours = new Set(%s); let kept = "";
+  const asked = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name]) => ours.has(name))).toString();
+  try { kept = localStorage.getItem("ddpm") || ""; } catch {}
+  return asked ? "?" + asked : kept; }""" % list(IN_LINK)
+RUN = """(go) => { if (go) document.querySelector("#generate").click(); }"""
+DOWNLOAD = """(file) => { const link = document.createElement("a");
+  link.href = file.url; link.download = file.orig_name; link.click(); }"""
+PAD = """
+    const pad = element.querySelector("ddpm-pad");
+    pad.addEventListener("ink", (event) => { props.value = event.detail.picture; trigger("ink"); });
+    customElements.whenDefined("ddpm-pad").then(() => pad.offer(props.digits, 5));
+"""
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+WORK: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "show_progress": "hidden"}
+
+
+def build() -> gr.Blocks:
+    """The page."""
+    serving.load(PATIENCE)
+    if not serving.arrived:
+        print(f"{serving.source}: {serving.problem or 'still loading'}. The built-in weights draw instead.", flush=True)
+    with gr.Blocks(title="From noise to digits", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown("# From noise to digits\nA small neural network turns random noise into handwritten digits, "
+                    "step by step. Every seed gives a different picture, and the same seed always the same one.",
+                    elem_classes="masthead")
+        notice = gr.Markdown(visible=False)
+        again = gr.Button("Try again", size="sm", visible=False)
+        with gr.Tab("Generate"):
+            label = _generate_tab(page)
+        with gr.Tab("Compare"):
+            label_of_compare = _compare_tab()
+        with gr.Tab("Steps"):
+            label_of_ladder = _ladder_tab()
+        with gr.Tab("Noise"):
+            hint = _noise_tab()
+        with gr.Tab("Weights"):
+            line = gr.Markdown(elem_classes="weights-line")
+            command = gr.Code(language="shell", label="Download them", interactive=False, lines=1, buttons=["copy"])
+            python = gr.Code(language="python", label="Use them, in the folder that holds ddpm/", interactive=False,
+                             lines=3, buttons=["copy"], wrap_lines=True)
+            gr.Markdown("To train your own: `python -m train --dataset mnist --data data --out runs/mnist`, or with your own "
+                        "pictures `python -m train --dataset folder --data my_pictures --size 32 --out runs/mine`.")
+        shown = [notice, again, line, command, python, label, label_of_compare, label_of_ladder, hint]
+        page.load(_weights_in_use, None, shown, queue=False, **QUIET)
+        again.click(try_again, None, shown, api_visibility="private", show_progress_on=notice)
+    return page.queue(max_size=64, api_open=False)
+
+
+def _names() -> tuple[str, ...]:
+    return _model()[1]
+
+
+def _seed() -> gr.Number:
+    return gr.Number(value=0, precision=0, minimum=0, maximum=MAX_SEED, label="Seed",
+                     info="Which noise to start from. The same seed gives the same picture.")
+
+
+def _sampler(value: str = "dpm++2m", **settings: Any) -> gr.Dropdown:
+    return gr.Dropdown(list(SAMPLERS), value=value, **{
+        "label": "Sampler", "info": "The rule for each step. ddpm, euler-a and sde add fresh noise."} | settings)
+
+
+def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
+    """The first tab; returns the widget that lists the classes."""
+    *_, example = demo.generate(pipeline(Weights(DEFAULT)), demo.checked(_names(), seed=0))
+    last = gr.State(time_to_live=3600)
+    with gr.Row():
+        with gr.Column(scale=3, min_width=280):
+            film = Film(example | {"loop": True}, elem_id="film")
+            with gr.Row():
+                go = gr.Button("Generate", variant="primary", min_width=110, elem_id="generate")
+                stop = gr.Button("Stop", variant="stop", min_width=110, elem_id="stop")
+            with gr.Row():
+                save = gr.Button("Save GIF", size="sm", min_width=110, elem_id="save")
+                copy = gr.Button("Copy link", size="sm", min_width=110, elem_id="copy")
+        with gr.Column(scale=2, min_width=280):
+            label = gr.Dropdown([ANY, *_names()], value=ANY, label="Digit", info="What to draw; any: each seed its own.")
+            count = gr.Dropdown(list(demo.COUNTS), value=16, label="Images", info="How many at once.")
+            seed = _seed()
+            dice = gr.Button("🎲 Roll a new seed", size="sm")
+            with gr.Accordion("Sampler", open=False):
+                steps = gr.Slider(1, demo.MAX_STEPS, value=20, step=1, precision=0, label="Steps",
+                                  info="Each asks the network once (heun: twice). 20 is plenty.")
+                sampler = _sampler()
+                eta = gr.Slider(0, 1, value=0, step=0.05, precision=2, label="Eta", visible=False,
+                                info="Fresh noise on the way: 0 is none, 1 as much as ddpm.")
+                guidance = gr.Slider(0, MAX_GUIDANCE, value=0, step=0.5, precision=2, label="Guidance",
+                                     info="How strongly to insist on the digit. Above 0 doubles the work.")
+                time_grid = gr.Dropdown([BEST, *GRIDS], value=BEST, label="Time grid",
+                                        info="Where the steps fall; best is what was measured for the sampler.")
+    settings = [label, count, seed, steps, sampler, time_grid, eta, guidance]
+    go.click(None, settings, None, js=REMEMBER, queue=False, **QUIET)
+    run = go.click(generate, settings, [film, seed, last], api_name="generate", **WORK)
+    run.failure(None, None, None, js=HALT, queue=False, **QUIET)
+    stop.click(None, None, None, js=HALT, queue=False, **QUIET)
+    stop.click(None, cancels=[run], api_visibility="private")
+    dice.click(demo.random_seed, None, seed, queue=False, **QUIET)
+    film.pick(_picked, None, seed, queue=False, **QUIET)
+    copy.click(None, settings, None, js=COPY, queue=False, **QUIET)
+    view, file = gr.Textbox("x", visible=False), gr.File(visible=False)
+    save.click(save_gif, [last, view], file, js=f"(last) => [last, {_PLAYER.format('film')}.view]", api_name="save_gif",
+               show_progress="hidden").success(None, file, None, js=DOWNLOAD, queue=False, **QUIET)
+    # What has no effect is out of sight, and back at zero.
+    sampler.change(lambda name: gr.Slider(value=0, visible=name == "ddim") if name != "ddim" else gr.Slider(visible=True),
+                   sampler, eta, queue=False, **QUIET)
+    query, go_on = gr.Textbox(visible=False), gr.Checkbox(visible=False)
+    page.load(restore, query, [*settings, go_on], js=RECALL, queue=False, **QUIET).then(
+        None, go_on, None, js=RUN, queue=False, **QUIET)
+    return label
+
+
+def _compare_tab() -> gr.Dropdown:
+    """The same noise through several samplers; returns the widget that lists the classes."""
+    gr.Markdown("The same noise through two to four samplers, side by side and in step. When all have arrived, each is "
+                "measured against where a thousand steps lead.")
+    film = Film(elem_id="compare-film")
+    with gr.Row():
+        label = gr.Dropdown([ANY, *_names()], value=ANY, label="Digit", info="What to draw.", min_width=140)
+        count = gr.Dropdown(list(demo.FEW), value=4, label="Images", info="How many of each.", min_width=140)
+        seed = _seed()
+        guidance = gr.Slider(0, MAX_GUIDANCE, value=0, step=0.5, precision=2, label="Guidance", min_width=140,
+                             info="How strongly to insist on the digit.")
+    rivals = []
+    with gr.Row():
+        for k, (name, count_of_steps) in enumerate(RIVALS, 1):
+            with gr.Column(min_width=200):
+                rivals += [gr.Dropdown([*([NONE] if k > 2 else []), *SAMPLERS], value=name, label=f"Sampler {k}"),
+                           gr.Slider(1, demo.MAX_STEPS, value=count_of_steps, step=1, precision=0, label=f"Steps {k}")]
+    with gr.Row():
+        go = gr.Button("Compare", variant="primary", elem_id="compare")
+        stop = gr.Button("Stop", variant="stop")
+    _wire(go, stop, compare, [label, count, seed, guidance, *rivals], film)
+    return label
+
+
+def _ladder_tab() -> gr.Dropdown:
+    """One seed in ever more steps; returns the widget that lists the classes."""
+    gr.Markdown("The same seed in 1, 2, 5, … 100 steps: what a step buys. The chart tells how far each ends from where a "
+                "thousand steps lead.")
+    film = Film(elem_id="steps-film")
+    with gr.Row():
+        label = gr.Dropdown([ANY, *_names()], value=ANY, label="Digit", info="What to draw.", min_width=140)
+        count = gr.Dropdown(list(demo.FEW), value=1, label="Images", info="How many of each.", min_width=140)
+        seed = _seed()
+        sampler = _sampler()
+    with gr.Row():
+        go = gr.Button("Climb", variant="primary", elem_id="climb")
+        stop = gr.Button("Stop", variant="stop")
+    _wire(go, stop, ladder, [label, count, seed, sampler], film)
+    return label
+
+
+def _noise_tab() -> gr.Dropdown:
+    """The forward process, and back from where one likes; returns the widget that lists the classes."""
+    gr.Markdown("A picture drowns in noise as you drag to the left: that is all a diffusion model is trained on. x̂₀ is what "
+                "it believes to see. Stop where you like, and let it find its way back.")
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            pad = gr.HTML("5", html_template="<ddpm-pad></ddpm-pad>", js_on_load=PAD, elem_id="pad",
+                          digits="data:image/png;base64," + base64.b64encode(demo.DIGITS.read_bytes()).decode())
+            seed = _seed()
+        with gr.Column(scale=3, min_width=280):
+            film = Film(elem_id="noise-film")
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            hint = gr.Dropdown([NONE, *_names()], value=NONE, label="Told the model", info="Which digit it is; none: nothing.")
+            sampler = _sampler()
+            steps = gr.Slider(1, demo.MAX_STEPS, value=50, step=1, precision=0, label="Steps",
+                              info="Of the whole way; only those that are left are taken.")
+            with gr.Row():
+                go = gr.Button("Denoise from here", variant="primary", elem_id="denoise")
+                stop = gr.Button("Stop", variant="stop")
+        with gr.Column(scale=3, min_width=280):
+            back = Film(elem_id="back-film")
+    for event in (pad.ink, seed.submit, seed.input):
+        event(forward, [pad, seed], film, trigger_mode="always_last",
+              **WORK | ({"api_name": "forward"} if event == pad.ink else {"api_visibility": "private"}))
+    t = gr.Number(500, visible=False)
+    _wire(go, stop, denoise, [pad, t, seed, hint, sampler, steps], back,
+          js=f"(...asked) => {{ asked[1] = Math.max(1, {_PLAYER.format('noise-film')}.time); return asked; }}")
+    return hint
+
+
+def _wire(go: gr.Button, stop: gr.Button, task: Callable, asked: list[Any], film: Film, **more: Any) -> None:
+    """A button that runs a task, and one that stops it."""
+    halt = f"() => {{ {_PLAYER.format(film.elem_id)}.halt(); }}"
+    run = go.click(task, asked, film, api_name=task.__name__, **WORK, **more)
+    run.failure(None, None, None, js=halt, queue=False, **QUIET)
+    stop.click(None, None, None, js=halt, queue=False, **QUIET)
+    stop.click(None, cancels=[run], api_visibility="private")
+
+
+def launch_settings() -> dict[str, Any]:
+    """What Gradio takes at launch: the look, the player's script, and what nobody may do."""
+    scripts = "\n".join(f"<script>{(ASSETS / name).read_text(encoding='utf-8')}</script>" for name in ("player.js", "pad.js"))
+    theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"],
+                              font_mono=["ui-monospace", "monospace"])  # of the system's: nothing is fetched
+    return {"css": CSS, "head": scripts, "theme": theme, "show_error": False, "enable_monitoring": False,
+            "max_file_size": "1mb", "ssr_mode": False, "state_session_capacity": 200, "footer_links": ["api"],
+            "mcp_server": importlib.util.find_spec("mcp") is not None}
+
+
+if __name__ == "__main__":
+    build().launch(**launch_settings())
