@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 try:  # on a ZeroGPU Space it must come before torch; elsewhere it may be missing, and does nothing if it is there
     import spaces
@@ -264,10 +264,16 @@ def try_again() -> tuple[Any, ...]:
 # --- The page --------------------------------------------------------------------------------------------------------
 
 CSS = """
-.gradio-container { max-width: 1080px !important; margin: 0 auto; }
-.masthead h1 { font-size: clamp(1.7rem, 5vw, 2.5rem); letter-spacing: -.02em; margin: .4rem 0 .2rem; }
+.gradio-container { width: 100%%; max-width: 1080px; margin: 0 auto; }
+.masthead h1 { font-size: clamp(1.7rem, 5vw, 2.5rem); letter-spacing: -.02em; margin: .4rem 0 .4rem; }
+.masthead h1::after { content: ""; display: block; height: 9px; margin-top: .5rem; background: var(--primary-500);
+  mask: url("%s") 0 0 / 100%% 100%%; }
 .masthead p { max-width: 44rem; }
 .weights-line p { overflow-wrap: anywhere; }
+@media (max-width: 480px) {
+  .gradio-container .main.fillable { padding: 12px; }
+  .gradio-container .tab-container button, .gradio-container .tab-wrapper button { padding: 0 7px; font-size: 13.5px; }
+}
 """
 _PLAYER = "document.querySelector('#{} ddpm-player')"
 HALT = f"() => {{ {_PLAYER.format('film')}.halt(); }}"
@@ -313,10 +319,10 @@ def build() -> gr.Blocks:
         again = gr.Button("Try again", size="sm", visible=False)
         with gr.Tab("Generate"):
             label = _generate_tab(page)
-        with gr.Tab("Compare"):
-            label_of_compare = _compare_tab()
-        with gr.Tab("Steps"):
-            label_of_ladder = _ladder_tab()
+        with gr.Tab("Compare") as tab:
+            label_of_compare = _compare_tab(tab)
+        with gr.Tab("Steps") as tab:
+            label_of_ladder = _ladder_tab(tab)
         with gr.Tab("Noise"):
             hint = _noise_tab()
         with gr.Tab("Weights"):
@@ -355,7 +361,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
             film = Film(example | {"loop": True}, elem_id="film")
             with gr.Row():
                 go = gr.Button("Generate", variant="primary", min_width=110, elem_id="generate")
-                stop = gr.Button("Stop", variant="stop", min_width=110, elem_id="stop")
+                stop = gr.Button("Stop", min_width=110, elem_id="stop")
             with gr.Row():
                 save = gr.Button("Save GIF", size="sm", min_width=110, elem_id="save")
                 copy = gr.Button("Copy link", size="sm", min_width=110, elem_id="copy")
@@ -395,7 +401,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
     return label
 
 
-def _compare_tab() -> gr.Dropdown:
+def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
     """The same noise through several samplers; returns the widget that lists the classes."""
     gr.Markdown("The same noise through two to four samplers, side by side and in step. When all have arrived, each is "
                 "measured against where a thousand steps lead.")
@@ -414,12 +420,13 @@ def _compare_tab() -> gr.Dropdown:
                            gr.Slider(1, demo.MAX_STEPS, value=count_of_steps, step=1, precision=0, label=f"Steps {k}")]
     with gr.Row():
         go = gr.Button("Compare", variant="primary", elem_id="compare")
-        stop = gr.Button("Stop", variant="stop")
+        stop = gr.Button("Stop")
     _wire(go, stop, compare, [label, count, seed, guidance, *rivals], film)
+    _open_with(tab, film, go)
     return label
 
 
-def _ladder_tab() -> gr.Dropdown:
+def _ladder_tab(tab: gr.Tab) -> gr.Dropdown:
     """One seed in ever more steps; returns the widget that lists the classes."""
     gr.Markdown("The same seed in 1, 2, 5, … 100 steps: what a step buys. The chart tells how far each ends from where a "
                 "thousand steps lead.")
@@ -430,9 +437,10 @@ def _ladder_tab() -> gr.Dropdown:
         seed = _seed()
         sampler = _sampler()
     with gr.Row():
-        go = gr.Button("Climb", variant="primary", elem_id="climb")
-        stop = gr.Button("Stop", variant="stop")
+        go = gr.Button("Draw all seven", variant="primary", elem_id="climb")
+        stop = gr.Button("Stop")
     _wire(go, stop, ladder, [label, count, seed, sampler], film)
+    _open_with(tab, film, go)
     return label
 
 
@@ -454,8 +462,8 @@ def _noise_tab() -> gr.Dropdown:
             steps = gr.Slider(1, demo.MAX_STEPS, value=50, step=1, precision=0, label="Steps",
                               info="Of the whole way; only those that are left are taken.")
             with gr.Row():
-                go = gr.Button("Denoise from here", variant="primary", elem_id="denoise")
-                stop = gr.Button("Stop", variant="stop")
+                go = gr.Button("Denoise from here", variant="primary", elem_id="denoise", scale=2)
+                stop = gr.Button("Stop", min_width=80)
         with gr.Column(scale=3, min_width=280):
             back = Film(elem_id="back-film")
     for event in (pad.ink, seed.submit, seed.input):
@@ -476,13 +484,23 @@ def _wire(go: gr.Button, stop: gr.Button, task: Callable, asked: list[Any], film
     stop.click(None, cancels=[run], api_visibility="private")
 
 
+def _open_with(tab: gr.Tab, film: Film, go: gr.Button) -> None:
+    """Presses the button when the tab is opened for the first time: a page opens with a picture, not with a form."""
+    tab.select(None, None, None, queue=False, **QUIET, js=f"""() => setTimeout(() => {{
+        if (!{_PLAYER.format(film.elem_id)}.walks.length) document.querySelector("#{go.elem_id}").click(); }}, 50)""")
+
+
 def launch_settings() -> dict[str, Any]:
     """What Gradio takes at launch: the look, the player's script, and what nobody may do."""
-    scripts = "\n".join(f"<script>{(ASSETS / name).read_text(encoding='utf-8')}</script>" for name in ("player.js", "pad.js"))
+    grain = "data:image/svg+xml," + quote((ASSETS / "grain.svg").read_text(encoding="utf-8"))
+    # In the head, not as `css`: there Gradio confines every rule to the inside of the page.
+    head = [f"<style>{CSS % grain}</style>",
+            *(f"<script>{(ASSETS / name).read_text(encoding='utf-8')}</script>" for name in ("player.js", "pad.js"))]
     theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"],
                               font_mono=["ui-monospace", "monospace"])  # of the system's: nothing is fetched
-    return {"css": CSS, "head": scripts, "theme": theme, "show_error": False, "enable_monitoring": False,
-            "max_file_size": "1mb", "ssr_mode": False, "state_session_capacity": 200, "footer_links": ["api"],
+    return {"head": "\n".join(head), "theme": theme, "show_error": False, "enable_monitoring": False,
+            "max_file_size": "1mb", "ssr_mode": False, "state_session_capacity": 200, "run_history": False,
+            "footer_links": ["api", "gradio", "settings"],
             "mcp_server": importlib.util.find_spec("mcp") is not None}
 
 

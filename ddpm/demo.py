@@ -212,9 +212,6 @@ def _shown(running: list[_Running], then: Iterator[None] = iter(())) -> Iterator
         while behind := [each for each in running if each.taken < each.total]:
             min(behind, key=lambda each: each.share).step()
             yield
-        if len(running) > 1:
-            for each in running:
-                each.walk.data["note"] = f"{each.seconds:.2f} s"
         yield from then
 
     for _ in steps():
@@ -236,14 +233,14 @@ def _distances(pipeline: Pipeline, running: list[_Running]) -> Iterator[None]:
         for k, frame in enumerate(pipeline.stream(**settings)):
             if k % 50 == 0:
                 for each in running:
-                    each.walk.data["note"] = f"{each.seconds:.2f} s · measuring {k / REFERENCE['steps']:.0%}"
+                    each.walk.data["note"] = f"{each.seconds:.2f} s\nmeasuring {k / REFERENCE['steps']:.0%}"
             yield
         _references[key] = frame.x
         while len(_references) > 16:
             _references.popitem(last=False)
     for each in running:
         distance = (each.last.x - _references[key]).square().mean().sqrt().item() / 2
-        each.walk.data |= {"distance": distance, "note": f"{each.seconds:.2f} s · distance {distance:.3f}"}
+        each.walk.data |= {"distance": distance, "note": f"{each.seconds:.2f} s\ndistance {distance:.3f}"}
     yield
 
 

@@ -4,9 +4,9 @@
 (() => {
   const SIDE = 28;
   const STYLE = `
-    :host { --ink: #1d2433; --soft: #5d6678; --line: #d5dae3; --face: #fff; --accent: #3457d5; display: block;
+    :host { --ink: #1d2433; --soft: #5d6678; --line: #d5dae3; --face: #fff; --accent: #4f46e5; display: block;
             color: var(--ink); font: 14px/1.45 system-ui, sans-serif; }
-    :host([dark]) { --ink: #e8ebf2; --soft: #a2abbd; --line: #3a4256; --face: #171c28; --accent: #8fa8ff; }
+    :host([dark]) { --ink: #e8ebf2; --soft: #a2abbd; --line: #3a4256; --face: #171c28; --accent: #a5b4fc; }
     .digits { display: grid; grid-template-columns: repeat(5, 1fr); gap: 6px; max-width: 20rem; }
     button { font: inherit; color: var(--ink); background: var(--face); border: 1px solid var(--line);
              border-radius: 8px; min-height: 38px; cursor: pointer; }

@@ -6,15 +6,15 @@
    the playhead follows. All walks of a film share one playhead. Left is noise and right is clean, everywhere.
    Events: "pick" with {seed, label, t} when somebody singles out an image, and {seed: null} when they let go. */
 (() => {
-  const VIEWS = { x: ["x_t", "noisy", "The noisy picture itself, x at time t"],
-                  x0: ["x̂₀", "guess", "What the network believes the clean picture to be, x̂₀"],
-                  both: ["x_t | x̂₀", "both", "Both, side by side"] };
+  const VIEWS = { x: ["noisy xₜ", "The noisy picture itself, x at time t"],
+                  x0: ["guess x̂₀", "What the network believes the clean picture to be, x̂₀"],
+                  both: ["both", "The noisy picture and the guess, side by side"] };
   const STYLE = `
-    :host { --ink: #1d2433; --soft: #5d6678; --line: #d5dae3; --face: #fff; --accent: #3457d5; display: block;
+    :host { --ink: #1d2433; --soft: #5d6678; --line: #d5dae3; --face: #fff; --accent: #4f46e5; display: block;
             color: var(--ink); font: 14px/1.45 system-ui, sans-serif; container-type: inline-size; }
-    :host([dark]) { --ink: #e8ebf2; --soft: #a2abbd; --line: #3a4256; --face: #171c28; --accent: #8fa8ff; }
+    :host([dark]) { --ink: #e8ebf2; --soft: #a2abbd; --line: #3a4256; --face: #171c28; --accent: #a5b4fc; }
     * { box-sizing: border-box; }
-    .stage { display: grid; gap: 14px; justify-content: center; align-items: end;
+    .stage { display: grid; gap: 14px; justify-content: center; align-items: start;
              grid-template-columns: repeat(var(--across), minmax(0, var(--most))); }
     figure { margin: 0; min-width: 0; }
     .sheet { position: relative; background: #000; border-radius: 6px; overflow: hidden; }
@@ -22,11 +22,11 @@
     .cells { position: absolute; inset: 0; display: grid; }
     .cells button { all: unset; cursor: zoom-in; }
     .alone .cells button { cursor: zoom-out; }
-    .cells button:hover { box-shadow: inset 0 0 0 1.5px rgb(143 168 255 / .7); }
-    .cells button:focus-visible { box-shadow: inset 0 0 0 3px #8fa8ff; }
+    .cells button:hover { box-shadow: inset 0 0 0 1.5px rgb(165 180 252 / .7); }
+    .cells button:focus-visible { box-shadow: inset 0 0 0 3px #a5b4fc; }
     figcaption { margin-top: 6px; text-align: center; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
     figcaption b { font-weight: 600; display: block; }
-    figcaption span, .says { color: var(--soft); font-size: 13px; }
+    figcaption span, .says { color: var(--soft); font-size: 13px; white-space: pre-line; }
     .says { text-align: center; min-height: 1.45em; margin: 10px 0 0; font-variant-numeric: tabular-nums; }
     .film { position: relative; height: 44px; margin: 10px auto 0; max-width: 34rem; }
     .film canvas { position: absolute; inset: 6px 0; width: 100%; height: 32px; border-radius: 4px; background: #000; }
@@ -100,9 +100,8 @@
       const body = make("div", { innerHTML: BODY });
       this.shadowRoot.append(body);
       this.$ = (selector) => body.querySelector(selector);
-      for (const [name, [sign, word, hint]] of Object.entries(VIEWS)) {
+      for (const [name, [sign, hint]] of Object.entries(VIEWS)) {
         const input = make("input", { type: "radio", name: "view", value: name, checked: name === "x" });
-        input.setAttribute("aria-label", `${word}: ${hint}`);
         input.addEventListener("change", () => { this.view = name; this.#layOut(); this.#paint(); });
         this.$(".views").append(make("label", { title: hint }, input, make("span", { textContent: sign })));
       }
@@ -303,7 +302,7 @@
           if (this.#frame(walk) === frame) this.#brush(figure.querySelector("canvas"), sheets, walk);
         });
         figure.querySelector("span").textContent = this.walks.length > 1
-          ? `${frame.nfe} evaluation${frame.nfe === 1 ? "" : "s"}${walk.note ? ` · ${walk.note}` : ""}` : walk.note ?? "";
+          ? `${frame.nfe} evaluation${frame.nfe === 1 ? "" : "s"}${walk.note && ` · ${walk.note}`}` : walk.note;
       });
       this.#say();
     }
@@ -329,7 +328,7 @@
       range.max = this.last;
       range.value = this.at;
       const snr = frame.snr === null ? "no noise" : frame.snr === 0 ? "pure noise"
-        : `signal to noise ${(10 * Math.log10(frame.snr)).toFixed(1)} dB`;
+        : `signal to noise ${(10 * Math.log10(frame.snr)).toFixed(1).replace("-", "−")} dB`;
       const parts = [`t = ${Math.round(frame.t)}`, snr];
       if (this.walks.length === 1) parts.push(`${frame.nfe} network evaluation${frame.nfe === 1 ? "" : "s"}`);
       if (this.alone !== null) parts.unshift(`seed ${walk.seeds[this.alone]}`);
@@ -345,10 +344,10 @@
 
     /* The strip under the slider: the first image (or the one singled out) on its way from noise to clean. */
     #strip() {
-      const canvas = this.$(".film canvas"), walk = this.walks[0];
+      const canvas = this.$(".film canvas"), [walk] = this.walks.toSorted((a, b) => b.total - a.total);
       if (!walk || !canvas.clientWidth) return;
       const { side, gap, columns } = walk, shown = this.alone ?? 0;
-      const slots = Math.max(2, Math.min(walk.total, Math.floor(canvas.clientWidth / 32)));
+      const slots = Math.max(2, Math.floor(canvas.clientWidth / 32));
       const width = Math.round(canvas.clientWidth * side / 32);
       if (canvas.width !== width) Object.assign(canvas, { width, height: side });
       const brush = canvas.getContext("2d");
@@ -371,7 +370,7 @@
         const [low, high] = [Math.log(Math.min(...values)), Math.log(Math.max(...values))];
         return (value) => from + (Math.log(value) - low) / (high - low || 1) * (to - from);
       };
-      const x = scale(points.map((p) => p[0]), left + 14, w - 14), y = scale(points.map((p) => p[1]), h - bottom - 10, 22);
+      const x = scale(points.map((p) => p[0]), left + 16, w - 20), y = scale(points.map((p) => p[1]), h - bottom - 10, 22);
       const text = (px, py, words, anchor = "middle") => `<text x="${px}" y="${py}" text-anchor="${anchor}">${words}</text>`;
       const at = points.map(([a, b]) => [x(a).toFixed(1), y(b).toFixed(1)]);
       this.$(".graph").innerHTML = `<svg class="chart" viewBox="0 0 ${w} ${h}" role="img"
