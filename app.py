@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,24 +33,6 @@ IN_LINK: dict[str, tuple[str, Callable[[str], Any]]] = {
     "sampler": ("sampler", str), "grid": ("time_grid", str), "eta": ("eta", float), "guidance": ("guidance", float)}
 
 serving = Serving(os.environ.get("DDPM_MODEL") or DEFAULT, os.environ.get("DDPM_REVISION") or None)
-
-
-class Film(gr.HTML):
-    """The player of `ddpm.player`, as a Gradio component: its value is a film, its event `pick` an image singled out."""
-
-    def __init__(self, value: dict[str, Any] | None = None, **settings: Any) -> None:
-        super().__init__(value, html_template="<ddpm-player></ddpm-player>", js_on_load="""
-            const player = element.querySelector("ddpm-player");
-            const show = () => customElements.whenDefined("ddpm-player").then(() => player.show(props.value));
-            watch("value", show);
-            show();
-            player.addEventListener("pick", (event) => trigger("pick", event.detail));
-        """, **settings)
-
-    def api_info(self) -> dict[str, Any]:
-        """A film, as ddpm/player describes it."""
-        return {"type": "object", "description": "a film: {id, walks: [{seeds, labels, frames: [{t, snr, nfe, x, x0}]}]}, "
-                                                 "x and x0 PNGs as data URIs"}
 
 
 # --- The API: what can be asked for over HTTP too -------------------------------------------------------------------
@@ -216,7 +199,7 @@ def restore(query: str) -> tuple[Any, ...]:
             except ValueError:
                 raise ValueError(f"{key} must be a number") from None
         if settings["count"] not in demo.COUNTS or settings["label"] == NONE:
-            raise ValueError(f"images must be one of {', '.join(map(str, demo.COUNTS))}, and the digit one of the page's")
+            raise ValueError(f"images must be one of {', '.join(map(str, demo.COUNTS))}, the digit one of the page's")
         demo.checked(_model()[1], **settings)
     except ValueError as error:
         gr.Warning(f"This link cannot be followed: {error}. The usual settings are set instead.")
@@ -263,11 +246,13 @@ def try_again() -> tuple[Any, ...]:
 
 # --- The page --------------------------------------------------------------------------------------------------------
 
+FILM = {"type": "object", "description": "{id, walks: [{title, seeds, labels, total, frames: [{t, snr, nfe, x, x0}]}]}, "
+                                         "x and x0 being PNGs as data URIs"}
 CSS = """
-.gradio-container { width: 100%%; max-width: 1080px; margin: 0 auto; }
+.gradio-container { width: 100%; max-width: 1080px; margin: 0 auto; }
 .masthead h1 { font-size: clamp(1.7rem, 5vw, 2.5rem); letter-spacing: -.02em; margin: .4rem 0 .4rem; }
 .masthead h1::after { content: ""; display: block; height: 9px; margin-top: .5rem; background: var(--primary-500);
-  mask: url("%s") 0 0 / 100%% 100%%; }
+  mask: url("GRAIN") 0 0 / 100% 100%; }
 .masthead p { max-width: 44rem; }
 .weights-line p { overflow-wrap: anywhere; }
 @media (max-width: 480px) {
@@ -278,8 +263,8 @@ CSS = """
 _PLAYER = "document.querySelector('#{} ddpm-player')"
 HALT = f"() => {{ {_PLAYER.format('film')}.halt(); }}"
 # What was asked for goes into the address and is kept for the next visit; a click copies the address.
-_QUERY = ("const names = %s; const query = new URLSearchParams(names.map((name, k) => [name, values[k]])).toString();"
-          % list(IN_LINK))
+_NAMES = json.dumps(list(IN_LINK))
+_QUERY = f"const query = new URLSearchParams({_NAMES}.map((name, k) => [name, values[k]])).toString();"
 REMEMBER = f"""(...values) => {{ {_QUERY}
   try {{ localStorage.setItem("ddpm", query); history.replaceState(null, "", "?" + query); }} catch {{}}
 }}"""
@@ -290,13 +275,20 @@ COPY = f"""async (...values) => {{ {_QUERY}
   button.textContent = "Copied";
   setTimeout(() => {{ button.textContent = words; }}, 1500);
 }}"""
-RECALL = """() => { const ours = new Set(%s); let kept = "";
-  const asked = new URLSearchParams([...new URLSearchParams(location.search)].filter(([name]) => ours.has(name))).toString();
-  try { kept = localStorage.getItem("ddpm") || ""; } catch {}
-  return asked ? "?" + asked : kept; }""" % list(IN_LINK)
+RECALL = f"""() => {{ const ours = new Set({_NAMES}), asked = new URLSearchParams(location.search); let kept = "";
+  for (const name of [...asked.keys()]) if (!ours.has(name)) asked.delete(name);
+  try {{ kept = localStorage.getItem("ddpm") || ""; }} catch {{}}
+  return asked.size ? "?" + asked : kept; }}"""
 RUN = """(go) => { if (go) document.querySelector("#generate").click(); }"""
 DOWNLOAD = """(file) => { const link = document.createElement("a");
   link.href = file.url; link.download = file.orig_name; link.click(); }"""
+PLAYER = """
+    const player = element.querySelector("ddpm-player");
+    const show = () => customElements.whenDefined("ddpm-player").then(() => player.show(props.value));
+    watch("value", show);
+    show();
+    player.addEventListener("pick", (event) => trigger("pick", event.detail));
+"""
 PAD = """
     const pad = element.querySelector("ddpm-pad");
     pad.addEventListener("ink", (event) => { props.value = event.detail.picture; trigger("ink"); });
@@ -330,8 +322,8 @@ def build() -> gr.Blocks:
             command = gr.Code(language="shell", label="Download them", interactive=False, lines=1, buttons=["copy"])
             python = gr.Code(language="python", label="Use them, in the folder that holds ddpm/", interactive=False,
                              lines=3, buttons=["copy"], wrap_lines=True)
-            gr.Markdown("To train your own: `python -m train --dataset mnist --data data --out runs/mnist`, or with your own "
-                        "pictures `python -m train --dataset folder --data my_pictures --size 32 --out runs/mine`.")
+            gr.Markdown("To train your own: `python -m train --dataset mnist --data data --out runs/mnist`, or "
+                        "with your own pictures `python -m train --dataset folder --data my_pictures --size 32 --out runs/mine`.")
         shown = [notice, again, line, command, python, label, label_of_compare, label_of_ladder, hint]
         page.load(_weights_in_use, None, shown, queue=False, **QUIET)
         again.click(try_again, None, shown, api_visibility="private", show_progress_on=notice)
@@ -340,6 +332,13 @@ def build() -> gr.Blocks:
 
 def _names() -> tuple[str, ...]:
     return _model()[1]
+
+
+def _film(elem_id: str, value: dict[str, Any] | None = None) -> gr.HTML:
+    """The player. Its value is a film; its event `pick` tells of an image singled out."""
+    view = gr.HTML(value, html_template="<ddpm-player></ddpm-player>", js_on_load=PLAYER, elem_id=elem_id)
+    view.api_info = lambda: FILM  # not by a class of its own: Gradio would write a stub file beside this one
+    return view
 
 
 def _seed() -> gr.Number:
@@ -358,7 +357,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
     last = gr.State(time_to_live=3600)
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
-            film = Film(example | {"loop": True}, elem_id="film")
+            film = _film("film", example | {"loop": True})
             with gr.Row():
                 go = gr.Button("Generate", variant="primary", min_width=110, elem_id="generate")
                 stop = gr.Button("Stop", min_width=110, elem_id="stop")
@@ -366,7 +365,8 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
                 save = gr.Button("Save GIF", size="sm", min_width=110, elem_id="save")
                 copy = gr.Button("Copy link", size="sm", min_width=110, elem_id="copy")
         with gr.Column(scale=2, min_width=280):
-            label = gr.Dropdown([ANY, *_names()], value=ANY, label="Digit", info="What to draw; any: each seed its own.")
+            label = gr.Dropdown([ANY, *_names()], value=ANY, label="Digit",
+                                info="What to draw; any: each seed its own.")
             count = gr.Dropdown(list(demo.COUNTS), value=16, label="Images", info="How many at once.")
             seed = _seed()
             dice = gr.Button("🎲 Roll a new seed", size="sm")
@@ -393,7 +393,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
     save.click(save_gif, [last, view], file, js=f"(last) => [last, {_PLAYER.format('film')}.view]", api_name="save_gif",
                show_progress="hidden").success(None, file, None, js=DOWNLOAD, queue=False, **QUIET)
     # What has no effect is out of sight, and back at zero.
-    sampler.change(lambda name: gr.Slider(value=0, visible=name == "ddim") if name != "ddim" else gr.Slider(visible=True),
+    sampler.change(lambda name: gr.Slider(visible=True) if name == "ddim" else gr.Slider(value=0, visible=False),
                    sampler, eta, queue=False, **QUIET)
     query, go_on = gr.Textbox(visible=False), gr.Checkbox(visible=False)
     page.load(restore, query, [*settings, go_on], js=RECALL, queue=False, **QUIET).then(
@@ -405,7 +405,7 @@ def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
     """The same noise through several samplers; returns the widget that lists the classes."""
     gr.Markdown("The same noise through two to four samplers, side by side and in step. When all have arrived, each is "
                 "measured against where a thousand steps lead.")
-    film = Film(elem_id="compare-film")
+    film = _film("compare-film")
     with gr.Row():
         label = gr.Dropdown([ANY, *_names()], value=ANY, label="Digit", info="What to draw.", min_width=140)
         count = gr.Dropdown(list(demo.FEW), value=4, label="Images", info="How many of each.", min_width=140)
@@ -428,9 +428,9 @@ def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
 
 def _ladder_tab(tab: gr.Tab) -> gr.Dropdown:
     """One seed in ever more steps; returns the widget that lists the classes."""
-    gr.Markdown("The same seed in 1, 2, 5, … 100 steps: what a step buys. The chart tells how far each ends from where a "
-                "thousand steps lead.")
-    film = Film(elem_id="steps-film")
+    gr.Markdown("The same seed in 1, 2, 5, … 100 steps: what a step buys. The chart tells how far each ends from where "
+                "a thousand steps lead.")
+    film = _film("steps-film")
     with gr.Row():
         label = gr.Dropdown([ANY, *_names()], value=ANY, label="Digit", info="What to draw.", min_width=140)
         count = gr.Dropdown(list(demo.FEW), value=1, label="Images", info="How many of each.", min_width=140)
@@ -446,18 +446,19 @@ def _ladder_tab(tab: gr.Tab) -> gr.Dropdown:
 
 def _noise_tab() -> gr.Dropdown:
     """The forward process, and back from where one likes; returns the widget that lists the classes."""
-    gr.Markdown("A picture drowns in noise as you drag to the left: that is all a diffusion model is trained on. x̂₀ is what "
-                "it believes to see. Stop where you like, and let it find its way back.")
+    gr.Markdown("A picture drowns in noise as you drag to the left: that is all a diffusion model is trained on. x̂₀ is "
+                "what it believes to see. Stop where you like, and let it find its way back.")
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             pad = gr.HTML("5", html_template="<ddpm-pad></ddpm-pad>", js_on_load=PAD, elem_id="pad",
                           digits="data:image/png;base64," + base64.b64encode(demo.DIGITS.read_bytes()).decode())
             seed = _seed()
         with gr.Column(scale=3, min_width=280):
-            film = Film(elem_id="noise-film")
+            film = _film("noise-film")
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            hint = gr.Dropdown([NONE, *_names()], value=NONE, label="Told the model", info="Which digit it is; none: nothing.")
+            hint = gr.Dropdown([NONE, *_names()], value=NONE, label="Told the model",
+                               info="Which digit it is; none: nothing.")
             sampler = _sampler()
             steps = gr.Slider(1, demo.MAX_STEPS, value=50, step=1, precision=0, label="Steps",
                               info="Of the whole way; only those that are left are taken.")
@@ -465,7 +466,7 @@ def _noise_tab() -> gr.Dropdown:
                 go = gr.Button("Denoise from here", variant="primary", elem_id="denoise", scale=2)
                 stop = gr.Button("Stop", min_width=80)
         with gr.Column(scale=3, min_width=280):
-            back = Film(elem_id="back-film")
+            back = _film("back-film")
     for event in (pad.ink, seed.submit, seed.input):
         event(forward, [pad, seed], film, trigger_mode="always_last",
               **WORK | ({"api_name": "forward"} if event == pad.ink else {"api_visibility": "private"}))
@@ -475,7 +476,7 @@ def _noise_tab() -> gr.Dropdown:
     return hint
 
 
-def _wire(go: gr.Button, stop: gr.Button, task: Callable, asked: list[Any], film: Film, **more: Any) -> None:
+def _wire(go: gr.Button, stop: gr.Button, task: Callable, asked: list[Any], film: gr.HTML, **more: Any) -> None:
     """A button that runs a task, and one that stops it."""
     halt = f"() => {{ {_PLAYER.format(film.elem_id)}.halt(); }}"
     run = go.click(task, asked, film, api_name=task.__name__, **WORK, **more)
@@ -484,7 +485,7 @@ def _wire(go: gr.Button, stop: gr.Button, task: Callable, asked: list[Any], film
     stop.click(None, cancels=[run], api_visibility="private")
 
 
-def _open_with(tab: gr.Tab, film: Film, go: gr.Button) -> None:
+def _open_with(tab: gr.Tab, film: gr.HTML, go: gr.Button) -> None:
     """Presses the button when the tab is opened for the first time: a page opens with a picture, not with a form."""
     tab.select(None, None, None, queue=False, **QUIET, js=f"""() => setTimeout(() => {{
         if (!{_PLAYER.format(film.elem_id)}.walks.length) document.querySelector("#{go.elem_id}").click(); }}, 50)""")
@@ -494,7 +495,7 @@ def launch_settings() -> dict[str, Any]:
     """What Gradio takes at launch: the look, the player's script, and what nobody may do."""
     grain = "data:image/svg+xml," + quote((ASSETS / "grain.svg").read_text(encoding="utf-8"))
     # In the head, not as `css`: there Gradio confines every rule to the inside of the page.
-    head = [f"<style>{CSS % grain}</style>",
+    head = [f"<style>{CSS.replace('GRAIN', grain)}</style>",
             *(f"<script>{(ASSETS / name).read_text(encoding='utf-8')}</script>" for name in ("player.js", "pad.js"))]
     theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"],
                               font_mono=["ui-monospace", "monospace"])  # of the system's: nothing is fetched

@@ -74,7 +74,7 @@ def checked(names: Sequence[str], *, label: str = ANY, count: int = 16, seed: in
 
 def checked_rivals(names: Sequence[str], rivals: Sequence[tuple[str | None, int]], *, label: str, count: int, seed: int,
                    guidance: float) -> list[dict[str, Any]]:
-    """Settings for two to four walks from the same noise. rivals: (sampler, steps) of each; "none" or None: left out."""
+    """Settings for two to four walks from the same noise. rivals: (sampler, steps) of each; "none": left out."""
     _one_of("count", count, FEW)
     found = [checked(names, label=label, count=count, seed=seed, guidance=guidance, sampler=sampler, steps=steps)
              for sampler, steps in rivals if sampler not in (None, NONE)]
@@ -228,9 +228,9 @@ def _distances(pipeline: Pipeline, running: list[_Running]) -> Iterator[None]:
     """Tells each walk how far it ended from the reference: root mean square, in brightness 0..1."""
     settings = running[0].settings
     settings = settings | REFERENCE | {"grid": None, "eta": None}
-    key = (id(pipeline), *map(str, settings.values()))
+    key = (pipeline, *map(str, settings.values()))
     if key not in _references:
-        for k, frame in enumerate(pipeline.stream(**settings)):
+        for k, frame in enumerate(pipeline.stream(**settings)):  # noqa: B007 - the last one is needed
             if k % 50 == 0:
                 for each in running:
                     each.walk.data["note"] = f"{each.seconds:.2f} s\nmeasuring {k / REFERENCE['steps']:.0%}"
@@ -253,8 +253,8 @@ def about(pipeline: Pipeline) -> str:
     """What the model is, in a sentence."""
     model = pipeline.model
     color = "gray" if model.channels == 1 else "colored"
-    return (f"A U-Net of {sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters that draws {color} images "
-            f"of {model.size}×{model.size} pixels; {model.prediction}-prediction, {model.schedule.name} schedule, "
+    return (f"A U-Net of {sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters that draws "
+            f"{color} images of {model.size}×{model.size} pixels; {model.prediction}-prediction, {model.schedule.name} schedule, "
             f"{model.schedule.T} times.")
 
 

@@ -25,7 +25,7 @@ def to_pixels(x: Tensor) -> Tensor:
 
 
 def from_picture(picture: Image.Image, channels: int, size: int) -> Tensor:
-    """Any picture as one image 1×C×size×size in [-1, 1]: shrunk or enlarged, gray or RGB, black where it is transparent."""
+    """Any picture as one image 1×C×size×size in [-1, 1]: shrunk or enlarged, gray or RGB, black where transparent."""
     black = Image.new("RGBA", picture.size, "black")
     picture = Image.alpha_composite(black, picture.convert("RGBA")).convert("L" if channels == 1 else "RGB")
     if picture.size != (size, size):

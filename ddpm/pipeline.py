@@ -67,8 +67,8 @@ class Images:
         return grid(self.x, scale=scale)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """To digits.html a player of the reverse process, to digits.gif the same as a GIF, to digits.png the final grid,
-        to a folder one PNG an image, by seed.
+        """To digits.gif the reverse process, to digits.html a player of it, to digits.png the final grid, to a folder
+        one PNG an image, by seed.
 
         Raises ValueError for any other ending, OSError if it cannot be written; nothing is left half written.
         """
@@ -222,11 +222,12 @@ class Pipeline:
         x = randn_like(self._like(seeds))
         if start is not None:
             x = self._drowned(start[0], x, times[0])
-        return (Frame(*step, nfe, snr=self._snr(step.t)) for step in walk(counted, model.schedule, x, times, randn_like))
+        steps = walk(counted, model.schedule, x, times, randn_like)
+        return (Frame(*step, nfe, self._snr(step.t)) for step in steps)
 
     def forward(self, x0: Tensor, *, seeds: Sequence[int], times: Sequence[float]) -> Iterator[Frame]:
-        """The forward process: images x0 (N×C×H×W in [-1, 1]) at each of times, drowned in each seed's noise (the one that
-        `stream` starts from), and what the network, told no label, makes of them at one glance.
+        """The forward process: images x0 (N×C×H×W in [-1, 1]) at each of times, drowned in each seed's noise (that from
+        which `stream` starts), and what the network, told no label, makes of them at one glance.
 
         Raises ValueError at once for seeds, shapes or times that cannot be.
         """

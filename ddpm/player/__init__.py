@@ -1,8 +1,8 @@
 """The player: walks from noise to images as plain data, and the page that plays them.
 
 A film is a dict that JSON can hold: {"id", "walks": [walk, …]} and perhaps "loop" (play for ever) and "rest" (start at
-the end, standing still). One JavaScript file, player.js, shows it in three places: in the app, in a notebook (`embedded`)
-and in a single file that can be mailed (`document`). It knows no Gradio, no network and no sampler.
+the end, standing still). One JavaScript file, player.js, shows it in three places: in the app, in a notebook
+(`embedded`) and in a single file that can be mailed (`document`). It knows no Gradio, no network and no sampler.
 """
 
 import base64
@@ -57,7 +57,8 @@ class Walk:
                  note: str = "") -> None:
         self.data: dict[str, Any] = {
             "title": title, "note": note, "count": len(seeds), "columns": math.ceil(math.sqrt(len(seeds))), "side": 0,
-            "gap": GAP, "mode": "L", "seeds": list(seeds), "labels": list(labels), "total": total, "distance": None, "frames": []}
+            "gap": GAP, "mode": "L", "seeds": list(seeds), "labels": list(labels), "total": total, "distance": None,
+            "frames": []}
 
     def add(self, frame: Moment) -> None:
         """Takes the next frame, images N×C×H×W in [-1, 1] (and beyond) as PNGs."""
