@@ -246,8 +246,8 @@ def try_again() -> tuple[Any, ...]:
 
 # --- The page --------------------------------------------------------------------------------------------------------
 
-FILM = {"type": "object", "description": "{id, walks: [{title, seeds, labels, total, frames: [{t, snr, nfe, x, x0}]}]}, "
-                                         "x and x0 being PNGs as data URIs"}
+FILM = {"type": "object", "description": "{id, walks: [{title, seeds, labels, total, frames: [{t, snr, nfe, x, x0}]}]}"
+                                         ", x and x0 being PNGs as data URIs"}
 CSS = """
 .gradio-container { width: 100%; max-width: 1080px; margin: 0 auto; }
 .masthead h1 { font-size: clamp(1.7rem, 5vw, 2.5rem); letter-spacing: -.02em; margin: .4rem 0 .4rem; }
@@ -322,8 +322,8 @@ def build() -> gr.Blocks:
             command = gr.Code(language="shell", label="Download them", interactive=False, lines=1, buttons=["copy"])
             python = gr.Code(language="python", label="Use them, in the folder that holds ddpm/", interactive=False,
                              lines=3, buttons=["copy"], wrap_lines=True)
-            gr.Markdown("To train your own: `python -m train --dataset mnist --data data --out runs/mnist`, or "
-                        "with your own pictures `python -m train --dataset folder --data my_pictures --size 32 --out runs/mine`.")
+            gr.Markdown("To train your own: `python -m train --dataset mnist --data data --out runs/mnist`, or with your "
+                        "own pictures\n`python -m train --dataset folder --data my_pictures --size 32 --out runs/mine`.")
         shown = [notice, again, line, command, python, label, label_of_compare, label_of_ladder, hint]
         page.load(_weights_in_use, None, shown, queue=False, **QUIET)
         again.click(try_again, None, shown, api_visibility="private", show_progress_on=notice)

@@ -25,9 +25,8 @@ def parser() -> argparse.ArgumentParser:
         shown = settings.get("default")
         p.add_argument(name, help=help if shown is None else f"{help} (default: {shown})", **settings)
 
-    add("--out", "what to write: a .gif of the way from noise, a .html that plays it, a .png of the result, or a folder "
-        "for single PNGs",
-        default="samples.gif", metavar="PATH")
+    add("--out", "what to write: a .gif of the way from noise, a .html that plays it, a .png of the result, or a "
+        "folder for single PNGs", default="samples.gif", metavar="PATH")
     add("--count", f"how many pictures, up to {MAX_IMAGES}", type=int, default=16)
     add("--seed", f"0..{MAX_SEED}; picture k gets seed + k, and a seed always gives the same picture (drawn by lot if "
         "left out, and told)", type=int)

@@ -254,8 +254,8 @@ def about(pipeline: Pipeline) -> str:
     model = pipeline.model
     color = "gray" if model.channels == 1 else "colored"
     return (f"A U-Net of {sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters that draws "
-            f"{color} images of {model.size}×{model.size} pixels; {model.prediction}-prediction, {model.schedule.name} schedule, "
-            f"{model.schedule.T} times.")
+            f"{color} images of {model.size}×{model.size} pixels; {model.prediction}-prediction, {model.schedule.name} "
+            f"schedule, {model.schedule.T} times.")
 
 
 def _as_images(pipeline: Pipeline, picture: bytes) -> Tensor:
