@@ -322,8 +322,8 @@ def build() -> gr.Blocks:
             command = gr.Code(language="shell", label="Download them", interactive=False, lines=1, buttons=["copy"])
             python = gr.Code(language="python", label="Use them, in the folder that holds ddpm/", interactive=False,
                              lines=3, buttons=["copy"], wrap_lines=True)
-            gr.Markdown("To train your own: `python -m train --dataset mnist --data data --out runs/mnist`, or with your "
-                        "own pictures\n`python -m train --dataset folder --data my_pictures --size 32 --out runs/mine`.")
+            gr.Markdown("To train your own: `python -m train --dataset mnist --data data --out runs/mnist`; with your "
+                        "own pictures: `python -m train --dataset folder --data my_pictures --size 32 --out runs/mine`")
         shown = [notice, again, line, command, python, label, label_of_compare, label_of_ladder, hint]
         page.load(_weights_in_use, None, shown, queue=False, **QUIET)
         again.click(try_again, None, shown, api_visibility="private", show_progress_on=notice)
@@ -332,6 +332,12 @@ def build() -> gr.Blocks:
 
 def _names() -> tuple[str, ...]:
     return _model()[1]
+
+
+def _go_and_stop(words: str, elem_id: str) -> tuple[gr.Button, gr.Button]:
+    with gr.Row():
+        return (gr.Button(words, variant="primary", elem_id=elem_id, min_width=110, scale=2),
+                gr.Button("Stop", elem_id=f"stop-{elem_id}", min_width=80))
 
 
 def _film(elem_id: str, value: dict[str, Any] | None = None) -> gr.HTML:
@@ -357,10 +363,8 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
     last = gr.State(time_to_live=3600)
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
+            go, stop = _go_and_stop("Generate", "generate")
             film = _film("film", example | {"loop": True})
-            with gr.Row():
-                go = gr.Button("Generate", variant="primary", min_width=110, elem_id="generate")
-                stop = gr.Button("Stop", min_width=110, elem_id="stop")
             with gr.Row():
                 save = gr.Button("Save GIF", size="sm", min_width=110, elem_id="save")
                 copy = gr.Button("Copy link", size="sm", min_width=110, elem_id="copy")
@@ -405,6 +409,7 @@ def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
     """The same noise through several samplers; returns the widget that lists the classes."""
     gr.Markdown("The same noise through two to four samplers, side by side and in step. When all have arrived, each is "
                 "measured against where a thousand steps lead.")
+    go, stop = _go_and_stop("Compare", "compare")
     film = _film("compare-film")
     with gr.Row():
         label = gr.Dropdown([ANY, *_names()], value=ANY, label="Digit", info="What to draw.", min_width=140)
@@ -418,9 +423,6 @@ def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
             with gr.Column(min_width=200):
                 rivals += [gr.Dropdown([*([NONE] if k > 2 else []), *SAMPLERS], value=name, label=f"Sampler {k}"),
                            gr.Slider(1, demo.MAX_STEPS, value=count_of_steps, step=1, precision=0, label=f"Steps {k}")]
-    with gr.Row():
-        go = gr.Button("Compare", variant="primary", elem_id="compare")
-        stop = gr.Button("Stop")
     _wire(go, stop, compare, [label, count, seed, guidance, *rivals], film)
     _open_with(tab, film, go)
     return label
@@ -430,15 +432,13 @@ def _ladder_tab(tab: gr.Tab) -> gr.Dropdown:
     """One seed in ever more steps; returns the widget that lists the classes."""
     gr.Markdown("The same seed in 1, 2, 5, … 100 steps: what a step buys. The chart tells how far each ends from where "
                 "a thousand steps lead.")
+    go, stop = _go_and_stop("Draw all seven", "climb")
     film = _film("steps-film")
     with gr.Row():
         label = gr.Dropdown([ANY, *_names()], value=ANY, label="Digit", info="What to draw.", min_width=140)
         count = gr.Dropdown(list(demo.FEW), value=1, label="Images", info="How many of each.", min_width=140)
         seed = _seed()
         sampler = _sampler()
-    with gr.Row():
-        go = gr.Button("Draw all seven", variant="primary", elem_id="climb")
-        stop = gr.Button("Stop")
     _wire(go, stop, ladder, [label, count, seed, sampler], film)
     _open_with(tab, film, go)
     return label
@@ -462,9 +462,7 @@ def _noise_tab() -> gr.Dropdown:
             sampler = _sampler()
             steps = gr.Slider(1, demo.MAX_STEPS, value=50, step=1, precision=0, label="Steps",
                               info="Of the whole way; only those that are left are taken.")
-            with gr.Row():
-                go = gr.Button("Denoise from here", variant="primary", elem_id="denoise", scale=2)
-                stop = gr.Button("Stop", min_width=80)
+            go, stop = _go_and_stop("Denoise from here", "denoise")
         with gr.Column(scale=3, min_width=280):
             back = _film("back-film")
     for event in (pad.ink, seed.submit, seed.input):
@@ -498,7 +496,10 @@ def launch_settings() -> dict[str, Any]:
     head = [f"<style>{CSS.replace('GRAIN', grain)}</style>",
             *(f"<script>{(ASSETS / name).read_text(encoding='utf-8')}</script>" for name in ("player.js", "pad.js"))]
     theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"],
-                              font_mono=["ui-monospace", "monospace"])  # of the system's: nothing is fetched
+                              font_mono=["ui-monospace", "monospace"])  # the system's own: nothing is fetched
+    pale = ("block_info_text_color", "body_text_color_subdued")  # too pale to read, as Gradio has them
+    theme.set(**dict.fromkeys(pale, "*neutral_600"), **{f"{name}_dark": "*neutral_400" for name in pale},
+              button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
     return {"head": "\n".join(head), "theme": theme, "show_error": False, "enable_monitoring": False,
             "max_file_size": "1mb", "ssr_mode": False, "state_session_capacity": 200, "run_history": False,
             "footer_links": ["api", "gradio", "settings"],

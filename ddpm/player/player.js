@@ -28,7 +28,7 @@
     figcaption b { font-weight: 600; display: block; }
     figcaption span, .says { color: var(--soft); font-size: 13px; white-space: pre-line; }
     .says { text-align: center; min-height: 1.45em; margin: 10px 0 0; font-variant-numeric: tabular-nums; }
-    .film { position: relative; height: 44px; margin: 10px auto 0; max-width: 34rem; }
+    .film { position: relative; height: 44px; margin: 10px auto 0; max-width: 30rem; }
     .film canvas { position: absolute; inset: 6px 0; width: 100%; height: 32px; border-radius: 4px; background: #000; }
     input[type=range] { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; background: none;
                         appearance: none; -webkit-appearance: none; cursor: ew-resize; touch-action: pan-y; }
@@ -37,15 +37,15 @@
     input::-moz-range-thumb { width: 8px; height: 38px; border-radius: 6px; background: var(--accent);
                         border: 3px solid var(--face); cursor: ew-resize; }
     input:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; border-radius: 6px; }
-    .ends { display: flex; justify-content: space-between; max-width: 34rem; margin: 0 auto; font-size: 12px;
+    .ends { display: flex; justify-content: space-between; max-width: 30rem; margin: 0 auto; font-size: 12px;
             color: var(--soft); }
-    .bar { display: flex; flex-wrap: wrap; gap: 8px; justify-content: center; margin-top: 10px; }
+    .bar { display: flex; flex-wrap: wrap; gap: 6px; justify-content: center; margin-top: 10px; }
     .bar > button, .bar label, select { font: inherit; color: var(--ink); background: var(--face);
-            border: 1px solid var(--line); border-radius: 8px; min-height: 38px; padding: 0 12px; cursor: pointer; }
+            border: 1px solid var(--line); border-radius: 8px; min-height: 38px; padding: 0 10px; cursor: pointer; }
     .bar > button:hover, .bar label:hover, select:hover { border-color: var(--accent); }
     .bar > button:focus-visible, select:focus-visible, .views:has(:focus-visible) {
             outline: 2px solid var(--accent); outline-offset: 2px; }
-    .play { min-width: 92px; }
+    .play { min-width: 84px; }
     .step { min-width: 38px; padding: 0; }
     .views { display: flex; border-radius: 8px; }
     .views label { display: grid; place-items: center; border-radius: 0; margin-left: -1px; }
@@ -73,7 +73,7 @@
       <select aria-label="Speed" title="Speed">
         <option value="0.25">¼×</option><option value="0.5">½×</option><option value="1" selected>1×</option>
         <option value="2">2×</option><option value="4">4×</option></select>
-      <button class="save" type="button" title="Save the finished picture, or the one singled out, as a PNG">Save PNG</button>
+      <button class="save" type="button" title="Save the finished picture, or the one singled out, as a PNG">⤓ PNG</button>
     </div>
     <div class="graph"></div>`;
   const make = (name, settings = {}, ...children) => {
