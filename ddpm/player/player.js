@@ -52,7 +52,7 @@
     .views label:first-of-type { border-radius: 8px 0 0 8px; margin: 0; }
     .views label:last-of-type { border-radius: 0 8px 8px 0; }
     .views label:has(:checked) { background: var(--accent); border-color: var(--accent); color: var(--face); }
-    .views input { position: absolute; opacity: 0; }
+    .views input { position: absolute; opacity: 0; pointer-events: none; }
     .chart { display: block; max-width: 34rem; width: 100%; margin: 14px auto 0; }
     .chart text { fill: var(--soft); font-size: 11px; } .chart .axis { stroke: var(--line); }
     .chart polyline { fill: none; stroke: var(--accent); stroke-width: 2; }
