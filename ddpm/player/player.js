@@ -250,6 +250,7 @@
     #single(which) {
       this.alone = which;
       this.#layOut();
+      this.#strip();
       this.#paint();
       this.$(".cells button")?.focus();
       const walk = this.walks[0];
@@ -331,7 +332,8 @@
         : `signal to noise ${(10 * Math.log10(frame.snr)).toFixed(1).replace("-", "−")} dB`;
       const parts = [`t = ${Math.round(frame.t)}`, snr];
       if (this.walks.length === 1) parts.push(`${frame.nfe} network evaluation${frame.nfe === 1 ? "" : "s"}`);
-      if (this.alone !== null) parts.unshift(`seed ${walk.seeds[this.alone]}`);
+      if (this.alone !== null)
+        parts.unshift(`seed ${walk.seeds[this.alone]}${walk.labels[this.alone] === null ? "" : `, a ${walk.labels[this.alone]}`}`);
       const words = parts.join(" · ");
       this.$(".says").textContent = words;
       range.setAttribute("aria-valuetext", `${words}, moment ${this.at} of ${this.last}`);
