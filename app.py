@@ -21,6 +21,7 @@ from huggingface_hub import constants
 
 from ddpm import GRIDS, SAMPLERS, demo, player
 from ddpm.demo import ANY, BEST, NONE
+from ddpm.hub import BUILT_IN
 from ddpm.pipeline import MAX_GUIDANCE, MAX_SEED
 from ddpm.serving import DEFAULT, Serving, Weights, on_fastest_device, pipeline
 
@@ -216,6 +217,7 @@ def _picked(event: gr.EventData) -> Any:
 def _weights_in_use() -> tuple[Any, ...]:
     """What the page says of the weights: a notice and its button, which they are, two ways to get them, the labels."""
     source, commit = serving.weights
+    space = os.environ.get("SPACE_ID")  # there the built-in weights are files of the Space, and so is the code
     notice = ""
     if not serving.arrived:
         why = f"could not be loaded: {serving.problem}." if serving.problem else "are still on their way."
@@ -226,14 +228,16 @@ def _weights_in_use() -> tuple[Any, ...]:
         line = f"[{source}]({hub}) at revision [{commit[:7]}]({hub}/tree/{commit})"
         load = f'Pipeline.from_pretrained("{source}", revision="{commit}")'
         command = f"hf download {source} --revision {commit}"
+        told = f"[Its card]({hub}) tells how good it is."
     else:
         line = f"built-in (`{source}`)" if serving.built_in else f"the folder `{source}`"
-        space = os.environ.get("SPACE_ID")  # there the built-in weights are files of the Space
+        told = demo.quality(BUILT_IN / source if serving.built_in else Path(source))
         command = f'hf download {space} --type space --include "ddpm/pretrained/{source}/*"' if space else ""
     python = f"from ddpm import Pipeline\nimages = {load}.sample(seeds=range(16))\nimages.save(\"digits.gif\")"
     names = pipeline(serving.weights).class_names
     return (gr.Markdown(notice, visible=bool(notice)), gr.Button(visible=bool(notice)),
-            f"In use: {line}. {demo.about(pipeline(serving.weights))}",
+            f"In use: {line}. {demo.about(pipeline(serving.weights))} {told}" + (
+                f" The code is [in this Space]({constants.ENDPOINT}/spaces/{space}/tree/main)." if space else ""),
             gr.Code(command, visible=bool(command)), python,
             *(gr.Dropdown([ANY, *names], value=ANY) for _ in range(3)), gr.Dropdown([NONE, *names], value=NONE))
 

@@ -7,6 +7,7 @@ stops the work at the next step. A film is plain data (see ddpm/player), so a ta
 import base64
 import binascii
 import io
+import json
 import secrets
 import time
 from collections import OrderedDict
@@ -256,6 +257,20 @@ def about(pipeline: Pipeline) -> str:
     return (f"A U-Net of {sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters that draws "
             f"{color} images of {model.size}×{model.size} pixels; {model.prediction}-prediction, {model.schedule.name} "
             f"schedule, {model.schedule.T} times.")
+
+
+def quality(weights: Path) -> str:
+    """What `python -m train.evaluate --out` found, in a sentence, if its report lies beside the weights; else nothing."""
+    try:
+        report = json.loads((weights / "evaluation.json").read_text(encoding="utf-8"))
+        distance, samples = report["figures"]["frechet"], int(report["samples"])
+        mean, floor = float(distance["mean"]), float(distance["floor"])
+        shows = report["figures"].get("accuracy", {}).get("mean")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return ""
+    said = (f"Measured on {samples:,} images: Fréchet distance to the training images {mean:.2f}, where as many real test "
+            f"images have {floor:.2f} (lower is better)")
+    return said + (f"; {float(shows):.1%} show the digit asked for." if shows is not None else ".")
 
 
 def _as_images(pipeline: Pipeline, picture: bytes) -> Tensor:
