@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -233,8 +234,10 @@ class Pipeline:
         """
         seeds = _checked_seeds(seeds, self.model)
         eps, denoise = _seeded_noise(seeds)(self._like(seeds)), denoiser(self.model)
-        drowned = [(t, self._drowned(x0, eps, t)) for t in times]
-        return (Frame(t, x, denoise(x, t) if t else x, nfe, self._snr(t)) for nfe, (t, x) in enumerate(drowned, 1))
+        drowned = [self._drowned(x0, eps, t) for t in times]
+        asked = accumulate(int(t > 0) for t in times)  # at 0 there is nothing to ask
+        return (Frame(t, x, denoise(x, t) if t else x, nfe, self._snr(t))
+                for t, x, nfe in zip(times, drowned, asked, strict=True))
 
     def sample(self, *, seeds: Sequence[int], labels: int | Sequence[int | None] | None = None, steps: int = 20,
                **settings: Any) -> Images:
