@@ -137,7 +137,7 @@ def denoise(picture: str = "5", t: float = 500, seed: int = 0, label: str = NONE
     with _refusing():
         picture = demo.checked_picture(picture)
         settings = demo.checked(names, label=label, count=1, seed=seed, sampler=sampler, steps=steps)
-        pipeline(weights).times(sampler, steps, start=t)
+        t = demo.checked_time(pipeline(weights), t)
     yield from _films("denoise", weights, picture=picture, t=t, settings=settings)
 
 

@@ -118,6 +118,14 @@ def checked_picture(picture: str) -> bytes:
     return data
 
 
+def checked_time(pipeline: Pipeline, t: float) -> float:
+    """A time at which a picture can be left to the model."""
+    most = pipeline.model.schedule.T
+    if type(t) not in (int, float) or not 1 <= t <= most:  # NaN compares false
+        raise ValueError(f"t must be a number in 1..{most}")
+    return t
+
+
 def _label(names: Sequence[str], label: str) -> int | None:
     return {ANY: None, NONE: len(names) or None}.get(label, names.index(label) if label in names else None)
 
