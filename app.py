@@ -239,7 +239,7 @@ def _weights_in_use() -> tuple[Any, ...]:
             f"In use: {line}. {demo.about(pipeline(serving.weights))} {told}" + (
                 f" The code is [in this Space]({constants.ENDPOINT}/spaces/{space}/tree/main)." if space else ""),
             gr.Code(command, visible=bool(command)), python,
-            *(gr.Dropdown([ANY, *names], value=ANY) for _ in range(3)), gr.Dropdown([NONE, *names], value=NONE))
+            *(gr.Dropdown([ANY, *names]) for _ in range(3)), gr.Dropdown([NONE, *names]))
 
 
 def try_again() -> tuple[Any, ...]:

@@ -272,7 +272,7 @@ def about(pipeline: Pipeline) -> str:
 
 
 def quality(weights: Path) -> str:
-    """What `python -m train.evaluate --out` found, in a sentence, if its report lies beside the weights; else nothing."""
+    """What `python -m train.evaluate --out` found, in a sentence, if its report lies with the weights; else ""."""
     try:
         report = json.loads((weights / "evaluation.json").read_text(encoding="utf-8"))
         distance, samples = report["figures"]["frechet"], int(report["samples"])
@@ -280,8 +280,8 @@ def quality(weights: Path) -> str:
         shows = report["figures"].get("accuracy", {}).get("mean")
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return ""
-    said = (f"Measured on {samples:,} images: Fréchet distance to the training images {mean:.2f}, where as many real test "
-            f"images have {floor:.2f} (lower is better)")
+    said = (f"Measured on {samples:,} images: Fréchet distance to the training images {mean:.2f}, where as many real "
+            f"test images have {floor:.2f} (lower is better)")
     return said + (f"; {float(shows):.1%} show the digit asked for." if shows is not None else ".")
 
 
