@@ -1,0 +1,255 @@
+"""Many visitors at once, those who leave, those who send anything at all: what is served, and what it costs."""
+
+import contextlib
+import gc
+import json
+import math
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from gradio_client.utils import QueueError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import app
+from ddpm import Pipeline, demo
+from ddpm.serving import DEFAULT, Weights, pipeline
+from tests.test_player import decode, distance
+
+
+@pytest.fixture(scope="module")
+def page():
+    page = app.build()
+    page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def client(page):
+    return Client(page.local_url, verbose=False)
+
+
+class Gate:
+    """Stands before the network: counts its calls by how many images they ask about, and lets as many through as it is told."""
+
+    def __init__(self, monkeypatch):
+        model = pipeline(Weights(DEFAULT)).model
+        self.forward, self.calls, self.changed = model.forward, Counter(), threading.Condition()
+        self.left = math.inf
+        monkeypatch.setattr(model, "forward", self._pass)
+
+    def _pass(self, x, *more):
+        with self.changed:
+            self.calls[len(x)] += 1
+            self.changed.notify_all()
+            assert self.changed.wait_for(lambda: self.left > 0, timeout=120)
+            self.left -= 1
+        return self.forward(x, *more)
+
+    def let(self, count):
+        with self.changed:
+            self.left = count
+            self.changed.notify_all()
+
+    def wait(self, images, calls):
+        """Until the network was asked so many times about so many images."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.calls[images] >= calls, timeout=120)
+
+
+@pytest.fixture
+def gate(page, monkeypatch):
+    gate = Gate(monkeypatch)
+    yield gate
+    gate.let(math.inf)
+
+
+def until(holds):
+    """Waits for a condition, at most a minute."""
+    waiting = threading.Event()
+    for _ in range(1200):
+        if holds():
+            return
+        waiting.wait(0.05)
+    raise AssertionError("it never came")
+
+
+def drawn(seed, count=4, steps=5):
+    return Pipeline.from_pretrained("mnist").sample(seeds=range(seed, seed + count), steps=steps).grid(scale=1)
+
+
+def test_twenty_visitors_at_once_each_get_their_own_pictures(page):
+    def visit(seed):
+        film, told = Client(page.local_url, verbose=False).predict(count=4, steps=5, seed=seed, api_name="/generate")
+        return film["walks"][0], told
+
+    seeds = [100 * k for k in range(20)]
+    with ThreadPoolExecutor(20) as visitors:
+        for seed, (walk, told) in zip(seeds, visitors.map(visit, seeds), strict=True):
+            assert told == seed and walk["seeds"] == list(range(seed, seed + 4))
+            assert len(walk["frames"]) == walk["total"] == 6
+            assert distance(decode(walk["frames"][-1]["x"]), drawn(seed)) <= 1
+
+
+def test_a_full_queue_says_so_and_serves_again_once_it_is_not(page, client, gate, monkeypatch):
+    monkeypatch.setattr(page._queue, "max_size", 3)
+    gate.let(0)
+    running = client.submit(count=1, steps=2, seed=1, api_name="/generate")
+    gate.wait(1, 1)
+    waiting = [client.submit(count=1, steps=2, seed=seed, api_name="/generate") for seed in (2, 3, 4)]
+    until(lambda: len(page._queue) == 3)
+    with pytest.raises(QueueError, match="Queue is full"):
+        client.predict(count=1, steps=2, seed=5, api_name="/generate")
+    gate.let(math.inf)
+    assert [job.result(timeout=60)[1] for job in (running, *waiting)] == [1, 2, 3, 4]
+    assert client.predict(count=1, steps=2, seed=5, api_name="/generate")[1] == 5
+
+
+def test_a_job_that_is_cancelled_stops_within_a_step(client, gate):
+    gate.let(3)
+    job = client.submit(count=9, steps=400, seed=0, api_name="/generate")
+    gate.wait(9, 4)  # it waits at the fourth step
+    job.cancel()
+    served = client.submit(count=1, steps=1, seed=0, api_name="/generate")
+    gate.let(math.inf)
+    assert served.result(timeout=60)
+    assert gate.calls[9] <= 5 + SHOWN_LATE
+
+
+SHOWN_LATE = 20  # steps that fit into the moment between two pictures: only there is it seen that somebody left
+
+
+def test_a_closed_tab_frees_its_work(page, client, gate):
+    """The stream of events is cut, as by a browser that goes away: nobody says stop."""
+    def post(path, body):
+        request = urllib.request.Request(f"{page.local_url}gradio_api/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        return json.load(urllib.request.urlopen(request, timeout=30))
+
+    gate.let(3)
+    index = next(k for k, fn in page.fns.items() if fn.api_name == "generate")
+    post("queue/join", {"data": ["any", 9, 0, 400, "dpm++2m", "best", 0, 0], "fn_index": index, "session_hash": "leaver"})
+    stream = urllib.request.urlopen(f"{page.local_url}gradio_api/queue/data?session_hash=leaver", timeout=30)
+    gate.wait(9, 4)
+    stream.close()
+    until(lambda: not any(event.alive for events in page._queue.active_jobs for event in events or ()))
+    served = client.submit(count=1, steps=1, seed=0, api_name="/generate")
+    gate.let(math.inf)
+    assert served.result(timeout=60)
+    assert gate.calls[9] <= 5 + SHOWN_LATE
+
+
+def memory():
+    """Resident memory of this process, in MB."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here to read the memory from")
+def test_memory_stays_flat_over_two_hundred_requests_and_files_do_not_pile_up(page, client):
+    def ask(times, visitor):
+        for seed in range(times):
+            visitor.predict(count=4, steps=2, seed=seed, api_name="/generate")
+
+    ask(30, client)
+    gc.collect()
+    before = memory()
+    for _ in range(10):
+        visitor = Client(page.local_url, verbose=False)
+        ask(20, visitor)
+        visitor.predict(api_name="/save_gif")
+    gc.collect()
+    assert memory() - before < 150
+    assert len(page.state_holder.session_data) <= app.launch_settings()["state_session_capacity"]
+    assert page.delete_cache == (600, 3600)  # what was saved is deleted within the hour
+
+
+# --- Anything at all ------------------------------------------------------------------------------------------------
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30)
+                    | st.sampled_from(["any", "none", "5", "ddim", "best", "x", "data:image/png;base64,", "../../etc/passwd", "1e999", "\x00"]),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5)
+FILES = st.sampled_from([
+    {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, {"path": "/etc/passwd"}, {"url": "http://127.0.0.1:9/x", "meta": {"_type": "gradio.FileData"}},
+    {"path": "http://127.0.0.1:9/x", "url": "http://127.0.0.1:9/x", "meta": {"_type": "gradio.FileData"}}, {"__type__": "update", "value": 3}])
+
+
+def ask(page, name, data):
+    """Calls an endpoint as curl would; returns the last event and what came with it."""
+    start = urllib.request.Request(f"{page.local_url}gradio_api/call{name}", json.dumps({"data": data}).encode(), {"Content-Type": "application/json"})
+    event = json.load(urllib.request.urlopen(start, timeout=60))["event_id"]
+    with urllib.request.urlopen(f"{page.local_url}gradio_api/call{name}/{event}", timeout=120) as stream:
+        *_, last = [part for part in stream.read().decode().split("\n\n") if part.strip() and "heartbeat" not in part]
+    kind, content = (line.split(": ", 1)[1] for line in last.split("\n")[:2])
+    return kind, content
+
+
+def schema(page):
+    """Every public endpoint, and a strategy for what may be sent to it: mostly good, with anything in any place."""
+    cheap = {"steps": 1, "count": 1, "steps_1": 1, "steps_2": 1, "steps_3": 1, "steps_4": 1}  # what is good shall be quick
+    endpoints = page.get_api_info()["named_endpoints"]
+    for name in sorted(endpoints):
+        yield name, [cheap.get(parameter["parameter_name"], parameter["parameter_default"]) for parameter in endpoints[name]["parameters"]]
+
+
+PUBLIC = ("/compare", "/denoise", "/forward", "/generate", "/ladder", "/save_gif")
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_whatever_is_sent_gets_a_result_or_a_clear_refusal(page, client, name, capfd, monkeypatch):
+    monkeypatch.setattr(demo, "REFERENCE", demo.REFERENCE | {"steps": 2})
+    good = dict(schema(page))[name]
+
+    @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def send(data):
+        sent = list(good)
+        for k in data.draw(st.sets(st.integers(0, len(good) - 1), min_size=1, max_size=2)):
+            sent[k] = data.draw(JSON | FILES)
+        if any(isinstance(value, int | float) and not isinstance(value, bool) and 2 < value <= 1000 for value in sent[:1]):
+            return
+        try:
+            kind, content = ask(page, name, sent)
+        except urllib.error.HTTPError as error:
+            with contextlib.closing(error):
+                assert 400 <= error.code < 500, (sent, error.read())
+            return
+        if kind == "error":
+            words = json.loads(content)
+            words = words["error"] if isinstance(words, dict) else words
+            assert words and "Traceback" not in words and "\n" not in words and "verbose error" not in words, (sent, words)
+
+    send()
+    log = capfd.readouterr()
+    assert "Traceback" not in log.err + log.out, log.err[-3000:]
+    if name != "/save_gif":
+        assert ask(page, name, good)[0] == "complete"
+    assert client.predict(count=1, steps=1, seed=0, api_name="/generate")[1] == 0
+
+
+def test_the_table_of_public_endpoints_is_whole(page):
+    assert tuple(name for name, _ in schema(page)) == PUBLIC
+
+
+def test_a_number_that_json_does_not_know_is_refused(page, client):
+    for text in ("NaN", "Infinity", "-Infinity", "1e999"):
+        body = f'{{"data": ["any", 1, 0, {text}, "dpm++2m", "best", 0, {text}]}}'.encode()
+        request = urllib.request.Request(f"{page.local_url}gradio_api/call/generate", body, {"Content-Type": "application/json"})
+        try:
+            event = json.load(urllib.request.urlopen(request, timeout=60))["event_id"]
+        except urllib.error.HTTPError as error:
+            assert 400 <= error.code < 500
+            continue
+        with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate/{event}", timeout=60) as stream:
+            assert "event: error" in stream.read().decode()
+    with pytest.raises(AppError):
+        client.predict(count=1, steps=0, api_name="/generate")
+    assert client.predict(count=1, steps=1, seed=0, api_name="/generate")[1] == 0
