@@ -59,7 +59,7 @@ def load(source: str | os.PathLike[str], revision: str | None = None) -> Loaded:
     config_path = find(CONFIG, _CONFIG_BYTES)
     config = _read_config(config_path)
     model = _build(config, config_path)
-    _check_class_names(config, config_path)
+    _check_classes(config, config_path)
     _check_history(config, config_path)
     needed = sum(4 * p.numel() for p in model.state_dict().values())  # nothing larger is even downloaded
     weights_path = find(WEIGHTS, needed + _HEADER_BYTES)
@@ -161,13 +161,18 @@ def _build(config: dict[str, Any], path: Path) -> UNet:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _check_class_names(config: dict[str, Any], path: Path) -> None:
-    names = config.get("class_names")
+def _check_classes(config: dict[str, Any], path: Path) -> None:
+    names, counts = config.get("class_names"), config.get("class_counts")
     if names is not None and not (
         isinstance(names, list) and len(names) == config["classes"] == len(set(map(str, names)))
         and all(isinstance(name, str) and 0 < len(name) <= 100 for name in names)
     ):
         raise ValueError(f"{path}: class_names must be {config['classes']} different texts, or be left out")
+    if counts is not None and not (
+        isinstance(counts, list) and len(counts) == config["classes"]
+        and all(type(count) is int and 0 <= count <= 10**12 for count in counts) and any(counts)
+    ):
+        raise ValueError(f"{path}: class_counts must be {config['classes']} numbers of images, or be left out")
 
 
 def _check_history(config: dict[str, Any], path: Path) -> None:

@@ -73,7 +73,7 @@ def test_what_was_measured_is_in_the_card(server, run, tmp_path, capsys):
     after = (measured / "README.md").read_text()
     assert after.count("## Measured") == 1 and after.index("## Use") < after.index("## Measured") < after.index("## How")
     assert "| Fréchet distance | 2.031 ± 0.020 | 2.500 | 2.250 |" in after
-    assert "10,000 images, 3 times (sampler ddim, 9 steps, each class equally often)" in after
+    assert "10,000 images, 3 times (sampler ddim, 9 steps, each class as often as in training)" in after
     assert re.sub("\n## Measured\n.*?\n(?=\n## )", "", after, flags=re.DOTALL) == before
     assert push.main([str(measured), REPO]) == 0
     (measured / "README.md").write_text(before)  # a push puts them there by itself

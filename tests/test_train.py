@@ -41,6 +41,7 @@ def test_a_run_ends_with_a_folder_like_a_hub_repo(run):
                      "samples", CHECKPOINT}
     config = json.loads((run / "config.json").read_text())
     assert config["dataset"] == "mnist" and config["class_names"] == list("0123456789")
+    assert sum(config["class_counts"]) == 400 and min(config["class_counts"]) > 20
     with Image.open(run / "samples.gif") as gif:
         assert gif.n_frames == 21
     card = (run / "README.md").read_text()

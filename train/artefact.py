@@ -37,7 +37,9 @@ def contents(model: UNet, data: Data, settings: dict[str, Any], *, step: int, se
         "samples.png": png(images.grid()),
         "samples.gif": gif([frame.x for frame in images.frames]),
         "README.md": card.write(model, data, settings, made, step=step, seconds=seconds).encode(),
-        **hub.files(model, dataset=settings["dataset"], class_names=list(data.classes) or None, history=made),
+        **hub.files(model, dataset=settings["dataset"], class_names=list(data.classes) or None,
+                    class_counts=data.labels.bincount(minlength=len(data.classes)).tolist() if data.classes else None,
+                    history=made),
     }
 
 

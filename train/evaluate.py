@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     how("--steps", help=f"from noise to picture (default: {_STREAM['steps']})", type=int)
     how("--grid", help="where along the way the steps fall (default: the sampler's own)")
     how("--guidance", help="how strongly to insist on the label", type=float)
-    how("--unlabelled", help="do not tell the network what to draw (else each class equally often, if it knows any)",
+    how("--unlabelled", help="do not tell the network what to draw (else each class as often as in training)",
         action="store_const", const=True)
 
     many = p.add_argument_group("comparing samplers: the Fréchet distance alone, for each combination of").add_argument

@@ -43,7 +43,7 @@ def described(report: dict[str, Any]) -> str:
     words = [f"{how[name]} {name}" if name == "steps" else f"{name} {how[name]}" for name in how
              if name != "labels" and how[name]]
     if "labels" in how:
-        words.append("each class equally often" if how["labels"] else "without labels")
+        words.append("each class as often as in training" if how["labels"] else "without labels")
     return f"{report['samples']:,} images{times}" + (f" ({', '.join(words)})" if words else "")
 
 
