@@ -138,8 +138,9 @@ def measured(card: str, report: dict[str, Any], sha256: str) -> str:
 {report["command"]}
 ```
 
-{described(report)}, compared with the {report["judge"]["dataset"]} training images. Beside each figure, with its spread
-over the repetitions, is what as many real images score: test images, which are the floor, and training images.
+{described(report)}.
+Beside them what as many real images of {report["judge"]["dataset"]} score: test images, which are the floor, and
+training images.
 
 | | this model | test images | training images |
 |---|---|---|---|
