@@ -7,9 +7,11 @@
 
 import inspect
 import os
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,9 +152,12 @@ class Pipeline:
     def label_of(self, seed: int) -> int:
         """The class that a seed draws if none is asked for; needs a model with classes.
 
-        Multiples of the golden ratio: any run of seeds has all classes about equally often, all seeds have exactly.
+        Each as often as among the training images (`class_counts` in config.json; equally often, if it is not there):
+        to draw without being asked for anything is to draw from all that was learned. Multiples of the golden ratio:
+        any run of seeds has the classes in about these shares, all seeds together have them exactly.
         """
-        return seed * GOLDEN % 2**32 * self.model.classes >> 32
+        bounds = list(accumulate(self.config.get("class_counts") or [1] * self.model.classes))
+        return bisect(bounds, seed * GOLDEN % 2**32 * bounds[-1] >> 32)
 
     def asked(self, seeds: Sequence[int], labels: int | Sequence[int | None] | None = None) -> list[str | None]:
         """What each image is asked to show, in words, or None. Arguments and errors as for `stream`."""
