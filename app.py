@@ -19,6 +19,7 @@ import gradio as gr
 from huggingface_hub import constants
 
 from ddpm import GRIDS, SAMPLERS, Frame, Images
+from ddpm.cpus import use_all
 from ddpm.hub import BUILT_IN
 from ddpm.images import gif, grid, pick_frames, png
 from ddpm.pipeline import MAX_GUIDANCE, MAX_SEED
@@ -166,6 +167,7 @@ def try_again() -> tuple[Any, ...]:
 
 def build() -> gr.Blocks:
     """The page."""
+    use_all()
     serving.load(PATIENCE)
     if not serving.arrived:
         print(f"{serving.source}: {serving.problem or 'still loading'}. The built-in weights draw instead.", flush=True)

@@ -6,7 +6,7 @@ diffusion. The parts and their order are those of diffusers' UNet2DModel, so tha
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .schedule import Schedule
 
+Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x, t, y) -> out, as UNet.forward has it
 PREDICTION_TYPES = ("v", "eps", "x0")  # what a network may be trained to say; diffusion.PREDICTIONS has the formulas
 
 
