@@ -8,7 +8,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
 import platform
 import shlex
 import statistics
@@ -22,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -94,7 +94,7 @@ def inputs(model: UNet, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
 
 def work_of(network: Network, model: UNet) -> int:
     """Floating-point operations of the products and convolutions for one image; an addition and a product are two."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():  # as sums it knows
         network(*inputs(model, 1))
     return counter.get_total_flops()
 
@@ -146,7 +146,9 @@ def one_evaluation(model: UNet, engines: dict[str, Engine], count: int, rounds: 
     return figures | {"matmul": {"gflops": spread([rate / 1e9 for rate in product])}}
 
 
-def pictures(model: UNet, engines: dict[str, Engine], sampler: str, steps: int, rounds: int) -> dict[str, dict[str, Any]]:
+def pictures(
+    model: UNet, engines: dict[str, Engine], sampler: str, steps: int, rounds: int
+) -> dict[str, dict[str, Any]]:
     """For each engine, seconds to PICTURES finished pictures: ours in `steps` steps, diffusers' with its own loops."""
     x, _, y = inputs(model, PICTURES)
     times, walk = model.schedule.times(steps, BEST_GRIDS[sampler]), SAMPLERS[sampler]
@@ -172,7 +174,8 @@ def _their_loop(name: str, steps: int, model: UNet, run: Network, x: Tensor, y: 
     import diffusers
 
     prediction = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}[model.prediction]
-    scheduler = getattr(diffusers, f"{name}Scheduler")(model.schedule.T, prediction_type=prediction)
+    scheduler = getattr(diffusers, f"{name}Scheduler")(
+        num_train_timesteps=model.schedule.T, prediction_type=prediction)
 
     def draw() -> Tensor:
         scheduler.set_timesteps(steps)

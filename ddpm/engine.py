@@ -5,6 +5,7 @@ it). It is not needed: where its package is missing, broken, or of another mind 
 `Engine.text` says so and why.
 """
 
+import os
 from typing import Any, NamedTuple
 
 import torch
@@ -41,11 +42,15 @@ def onnx_runtime(model: UNet) -> Engine:
 
     It starts as many threads as torch has now. They do not outlive a fork: a process draws with an engine of its own.
     """
+    # From 1.29 on it reports to its maker, and leaves an identifier in the home folder, unless it is told not to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime  # optional, and only here
 
     onnxruntime.set_default_logger_severity(3)  # it warns of every GPU that it does not find
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that wait by spinning take the CPU from whoever is to hand them work, where there are but two.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(onnx.graph(model), options, providers=["CPUExecutionProvider"])
 
     def run(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
