@@ -138,8 +138,10 @@ class UNet(nn.Module):
             return ResidualBlock(c_in, c_out, c_emb, groups, heads=c_out // width if attends else 0)
 
         self.time = nn.Sequential(nn.Linear(stem, c_emb), nn.SiLU(), nn.Linear(c_emb, c_emb))
-        # The table is drawn here: on the meta device (hub.py) the layer's own drawing imports half of torch.
-        self.label = nn.Embedding.from_pretrained(torch.randn(classes + 1, c_emb), freeze=False) if classes else None
+        table = torch.empty(classes + 1, c_emb)
+        if not table.is_meta:  # there (hub.py) nothing is to be drawn, and trying to would import half of torch
+            table.normal_()
+        self.label = nn.Embedding.from_pretrained(table, freeze=False) if classes else None
         self.conv_in = nn.Conv2d(channels, stem, 3, padding=1)
 
         self.down, skips = nn.ModuleList(), [stem]
