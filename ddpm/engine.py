@@ -49,8 +49,9 @@ def onnx_runtime(model: UNet) -> Engine:
     onnxruntime.set_default_logger_severity(3)  # it warns of every GPU that it does not find
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Threads that wait by spinning take the CPU from whoever is to hand them work, where there are but two.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that wait by spinning answer fastest where they have the CPUs to themselves; where they have not, they
+    # hold up the very work that they wait for. This long a wait keeps the one and halves the other.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
     session = onnxruntime.InferenceSession(onnx.graph(model), options, providers=["CPUExecutionProvider"])
 
     def run(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
