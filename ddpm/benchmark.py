@@ -35,7 +35,7 @@ from .unet import Network, UNet
 
 MATMUL = 2048  # side of the square matrices whose product shows what the machine can do
 PICTURES = 16
-SAMPLER, STEPS = "dpm++2m", 20  # with labels at the floor: "The built-in weights" in train/README.md
+SAMPLER, STEPS = "dpm++2m", 8  # the fewest at the floor, with labels: "The built-in weights" in train/README.md
 DDPM_STEPS, DDIM_STEPS = 1000, 50  # as their papers have it
 THEIRS = "diffusers"
 
