@@ -21,6 +21,7 @@ from torch import Tensor
 
 from . import hub
 from .diffusion import add_noise, denoiser
+from .engine import Engine, fastest, pytorch
 from .files import write_atomic
 from .images import gif, grid, pick_frames, png
 from .player import Walk, document, embedded, film
@@ -117,12 +118,16 @@ def check_out(path: str | os.PathLike[str]) -> None:
 
 class Pipeline:
     """A network ready to draw. `config` is what its config.json says, data set and class names among it; `commit` is
-    that of the Hub repo it came from, if it did."""
+    that of the Hub repo it came from, if it did. The weights of a `finished` model will not change any more: what
+    computes it fastest may take a copy of them."""
 
-    def __init__(self, model: UNet, config: dict[str, Any] | None = None, commit: str | None = None) -> None:
+    def __init__(self, model: UNet, config: dict[str, Any] | None = None, commit: str | None = None, *,
+                 finished: bool = False) -> None:
         self.model = model.eval()
         self.config = config or {}
         self.commit = commit
+        self.finished = finished
+        self._engines: dict[tuple[torch.device, int], Engine] = {}
 
     @classmethod
     def from_pretrained(
@@ -137,12 +142,20 @@ class Pipeline:
         Raises ValueError or OSError that says in one line what is wrong and what to do.
         """
         model, config, commit = hub.load(source, revision)
-        return cls(model.to(device), config, commit)
+        return cls(model.to(device), config, commit, finished=True)
 
     @property
     def device(self) -> torch.device:
         """Where the network lies, and the images are drawn."""
         return self.model.conv_in.weight.device
+
+    @property
+    def engine(self) -> Engine:
+        """What computes the network, chosen when first asked for; `engine.text` says which, and why not the other."""
+        here = self.device, os.getpid()  # after a fork, as on ZeroGPU, the threads of an engine are gone
+        if here not in self._engines:
+            self._engines[here] = fastest(self.model) if self.finished else pytorch(self.model)
+        return self._engines[here]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -216,7 +229,7 @@ class Pipeline:
             walk = partial(walk, eta=eta)
 
         model, nfe, cost = self.model, 0, 2 if guidance else 1
-        denoise = denoiser(model, y, guidance=guidance)
+        denoise = denoiser(model, y, guidance=guidance, run=self.engine.run)
 
         def counted(x: Tensor, t: float) -> Tensor:
             nonlocal nfe
@@ -237,7 +250,7 @@ class Pipeline:
         Raises ValueError at once for seeds, shapes or times that cannot be.
         """
         seeds = _checked_seeds(seeds, self.model)
-        eps, denoise = _seeded_noise(seeds)(self._like(seeds)), denoiser(self.model)
+        eps, denoise = _seeded_noise(seeds)(self._like(seeds)), denoiser(self.model, run=self.engine.run)
         drowned = [(t, self._drowned(x0, eps, t)) for t in times]
         return (Frame(t, x, denoise(x, t) if t else x, nfe, self._snr(t)) for nfe, (t, x) in enumerate(drowned, 1))
 
