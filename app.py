@@ -138,7 +138,7 @@ def denoise(picture: str = "5", t: float = 500, seed: int = 0, label: str = NONE
     with _refusing():
         picture = demo.checked_picture(picture)
         settings = demo.checked(names, label=label, count=1, seed=seed, sampler=sampler, steps=steps)
-        pipeline(weights).times(sampler, steps, start=t)
+        t = demo.checked_time(pipeline(weights), t)
     yield from _films("denoise", weights, picture=picture, t=t, settings=settings)
 
 
@@ -301,7 +301,9 @@ PAD = """
     customElements.whenDefined("ddpm-pad").then(() => pad.offer(props.digits, 5));
 """
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-WORK: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "show_progress": "hidden"}
+# `preprocess`: what Gradio would refuse, with a traceback in the log, is refused by ddpm.demo, in words.
+WORK: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "show_progress": "hidden",
+                        "preprocess": False}
 
 
 def build() -> gr.Blocks:
@@ -402,7 +404,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
     copy.click(None, settings, None, js=COPY, queue=False, **QUIET)
     view, file = gr.Textbox("x", visible=False), gr.File(visible=False)
     save.click(save_gif, [last, view], file, js=f"(last) => [last, {_PLAYER.format('film')}.view]", api_name="save_gif",
-               show_progress="hidden").success(None, file, None, js=DOWNLOAD, queue=False, **QUIET)
+               show_progress="hidden", preprocess=False).success(None, file, None, js=DOWNLOAD, queue=False, **QUIET)
     # What has no effect is out of sight, and back at zero.
     sampler.change(lambda name: gr.Slider(visible=True) if name == "ddim" else gr.Slider(value=0, visible=False),
                    sampler, eta, queue=False, **QUIET)
@@ -472,9 +474,9 @@ def _noise_tab() -> gr.Dropdown:
             go, stop = _go_and_stop("Denoise from here", "denoise")
         with gr.Column(scale=3, min_width=280):
             back = _film("back-film")
-    for event in (pad.ink, seed.submit, seed.input):
-        event(forward, [pad, seed], film, trigger_mode="always_last",
-              **WORK | ({"api_name": "forward"} if event == pad.ink else {"api_visibility": "private"}))
+    pad.ink(forward, [pad, seed], film, trigger_mode="always_last", api_name="forward", **WORK)
+    for event in (seed.submit, seed.input):
+        event(forward, [pad, seed], film, trigger_mode="always_last", api_visibility="private", **WORK)
     t = gr.Number(500, visible=False)
     _wire(go, stop, denoise, [pad, t, seed, hint, sampler, steps], back,
           js=f"(...asked) => {{ asked[1] = Math.max(1, {_PLAYER.format('noise-film')}.time); return asked; }}")

@@ -5,7 +5,6 @@ stops the work at the next step. A film is plain data (see ddpm/player), so a ta
 """
 
 import base64
-import binascii
 import io
 import json
 import secrets
@@ -77,6 +76,7 @@ def checked_rivals(names: Sequence[str], rivals: Sequence[tuple[str | None, int]
                    guidance: float) -> list[dict[str, Any]]:
     """Settings for two to four walks from the same noise. rivals: (sampler, steps) of each; "none": left out."""
     _one_of("count", count, FEW)
+    seed = random_seed() if seed is None else seed  # one for all
     found = [checked(names, label=label, count=count, seed=seed, guidance=guidance, sampler=sampler, steps=steps)
              for sampler, steps in rivals if sampler not in (None, NONE)]
     if not 2 <= len(found) <= MAX_RIVALS:
@@ -108,12 +108,22 @@ def checked_picture(picture: str) -> bytes:
     try:
         data = base64.b64decode(picture.removeprefix("data:image/png;base64,"), validate=True)
         with Image.open(io.BytesIO(data), formats=["PNG"]) as found:
-            if max(found.size) > MAX_SIDE:
-                raise ValueError(f"the picture is too large: at most {MAX_SIDE} pixels a side")
-            found.load()
-    except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            large = max(found.size) > MAX_SIDE
+            if not large:
+                found.load()
+    except Exception as error:  # Pillow raises what it likes at broken files
         raise ValueError("the picture must be a PNG as base64") from error
+    if large:
+        raise ValueError(f"the picture is too large: at most {MAX_SIDE} pixels a side")
     return data
+
+
+def checked_time(pipeline: Pipeline, t: float) -> float:
+    """A time at which a picture can be left to the model."""
+    most = pipeline.model.schedule.T
+    if type(t) not in (int, float) or not 1 <= t <= most:  # NaN compares false
+        raise ValueError(f"t must be a number in 1..{most}")
+    return t
 
 
 def _label(names: Sequence[str], label: str) -> int | None:
@@ -158,7 +168,8 @@ def compare(pipeline: Pipeline, rivals: list[dict[str, Any]]) -> Iterator[Film]:
 
 def ladder(pipeline: Pipeline, settings: dict[str, Any]) -> Iterator[Film]:
     """The same noise in 1, 2, 5, … steps: what a step buys."""
-    running = [_Running(pipeline, settings | {"steps": steps}, title=_steps(steps)) for steps in LADDER]
+    running = [_Running(pipeline, settings | {"steps": steps}, title=_steps(steps)) for steps in LADDER
+               if steps <= pipeline.model.schedule.T]
     yield from _shown(running, then=_distances(pipeline, running))
 
 
@@ -228,13 +239,14 @@ _references: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()  # the last fe
 def _distances(pipeline: Pipeline, running: list[_Running]) -> Iterator[None]:
     """Tells each walk how far it ended from the reference: root mean square, in brightness 0..1."""
     settings = running[0].settings
-    settings = settings | REFERENCE | {"grid": None, "eta": None}
+    most = min(REFERENCE["steps"], pipeline.model.schedule.T)
+    settings = settings | REFERENCE | {"steps": most, "grid": None, "eta": None}
     key = (pipeline, *map(str, settings.values()))
     if key not in _references:
         for k, frame in enumerate(pipeline.stream(**settings)):  # noqa: B007 - the last one is needed
             if k % 50 == 0:
                 for each in running:
-                    each.walk.data["note"] = f"{each.seconds:.2f} s\nmeasuring {k / REFERENCE['steps']:.0%}"
+                    each.walk.data["note"] = f"{each.seconds:.2f} s\nmeasuring {k / most:.0%}"
             yield
         _references[key] = frame.x
         while len(_references) > 16:

@@ -183,11 +183,7 @@ class Pipeline:
         if sampler not in list(SAMPLERS):  # a list: what cannot be hashed is refused like anything else
             raise ValueError(f"unknown sampler {sampler!r}; choose from {', '.join(SAMPLERS)}")
         times = self.model.schedule.times(steps, BEST_GRIDS[sampler] if grid is None else grid)
-        if start is None:
-            return times
-        if type(start) not in (int, float) or not 1 <= start <= times[0]:  # NaN compares false
-            raise ValueError(f"a walk starts at a time in 1..{times[0]:g}, got {start!r}")
-        return [float(start), *(t for t in times if t < start)]
+        return times if start is None else self._rest(times, start)
 
     def stream(
         self,
@@ -213,13 +209,15 @@ class Pipeline:
             guidance: how strongly to insist on the label, 0..20; doubles the network evaluations.
             eta: 0..1, how much fresh noise "ddim" adds; only for samplers that have it.
             start: images x0 (N×C×H×W in [-1, 1]) and a time t in 1..T: instead of pure noise, x0 drowned in each seed's
-                noise up to t, and only the part of the way that is left. Meng et al. 2022 (SDEdit).
+                noise up to t (or to where the grid begins, if that is less), and only the part of the way that is left. Meng et al. 2022 (SDEdit).
 
         Raises ValueError at once (not at the first frame), naming the valid choices.
         """
         seeds = _checked_seeds(seeds, self.model)
         y = self._checked_labels(labels, seeds)
-        times = self.times(sampler, steps, grid, start and start[1])
+        times = self.times(sampler, steps, grid)
+        if start is not None:
+            times = self._rest(times, start[1])
         _check_number("guidance", guidance, MAX_GUIDANCE)
         walk = SAMPLERS[sampler]
         if eta is not None:
@@ -251,8 +249,10 @@ class Pipeline:
         """
         seeds = _checked_seeds(seeds, self.model)
         eps, denoise = _seeded_noise(seeds)(self._like(seeds)), denoiser(self.model, run=self.engine.run)
-        drowned = [(t, self._drowned(x0, eps, t)) for t in times]
-        return (Frame(t, x, denoise(x, t) if t else x, nfe, self._snr(t)) for nfe, (t, x) in enumerate(drowned, 1))
+        drowned = [self._drowned(x0, eps, t) for t in times]
+        asked = accumulate(int(t > 0) for t in times)  # at 0 there is nothing to ask
+        return (Frame(t, x, denoise(x, t) if t else x, nfe, self._snr(t))
+                for t, x, nfe in zip(times, drowned, asked, strict=True))
 
     def sample(self, *, seeds: Sequence[int], labels: int | Sequence[int | None] | None = None, steps: int = 20,
                **settings: Any) -> Images:
@@ -263,6 +263,13 @@ class Pipeline:
     def _like(self, seeds: Sequence[int]) -> Tensor:
         """Room for one image a seed."""
         return torch.empty(len(seeds), self.model.channels, self.model.size, self.model.size, device=self.device)
+
+    def _rest(self, times: list[float], start: float) -> list[float]:
+        """What is left of the way from `start` on. Some grids begin below T, where their sampler begins to work."""
+        if type(start) not in (int, float) or not 1 <= start <= self.model.schedule.T:  # NaN compares false
+            raise ValueError(f"a walk starts at a time in 1..{self.model.schedule.T}, got {start!r}")
+        start = min(float(start), times[0])
+        return [start, *(t for t in times if t < start)]
 
     def _drowned(self, x0: Tensor, eps: Tensor, t: float) -> Tensor:
         if x0.shape != eps.shape:

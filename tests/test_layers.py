@@ -18,7 +18,9 @@ ALLOWED = {
     "samplers": {"schedule", "diffusion"},
     "images": set(),
     "hub": {"schedule", "unet"},
-    "pipeline": {"files", "hub", "diffusion", "engine", "images", "samplers", "unet"},
+    "player": {"images"},
+    "pipeline": {"files", "hub", "diffusion", "engine", "images", "player", "samplers", "unet"},
+    "demo": {"images", "pipeline", "player", "samplers", "schedule"},
     "serving": {"hub", "pipeline"},
     "__main__": {"cpus", "pipeline", "samplers", "schedule"},
     "benchmark": {"cpus", "diffusion", "engine", "files", "pipeline", "samplers", "unet"},
@@ -38,14 +40,24 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def source(module: str) -> Path:
+    """A module is a file, or a folder with an __init__.py."""
+    file = ROOT / "ddpm" / f"{module}.py"
+    return file if file.is_file() else ROOT / "ddpm" / module / "__init__.py"
+
+
 def test_every_module_is_in_the_table():
-    assert {path.stem for path in (ROOT / "ddpm").glob("*.py")} == set(ALLOWED)
+    folders = {path.parent.name for path in (ROOT / "ddpm").glob("*/__init__.py")}
+    assert {path.stem for path in (ROOT / "ddpm").glob("*.py")} | folders == set(ALLOWED)
+    assert not [path for path in (ROOT / "ddpm").glob("*/*.py") if path.name != "__init__.py"]
 
 
 @pytest.mark.parametrize("module", ALLOWED)
 def test_modules_know_only_those_below_them(module):
-    known = imports(ROOT / "ddpm" / f"{module}.py")
-    assert {name[1:] for name in known if name.startswith(".")} <= ALLOWED[module]
+    file = source(module)
+    known = imports(file)
+    dots = ".." if file.name == "__init__.py" and module != "__init__" else "."  # what is beside it, as it writes it
+    assert {name.removeprefix(dots) for name in known if name.startswith(".")} <= ALLOWED[module]
     optional = {"engine": {"onnxruntime"}, "benchmark": {"diffusers"}}.get(module, set())
     banned = {"train", "app", "gradio", "pickle", "diffusers", "onnxruntime"} - optional
     assert not {name for name in known if name.split(".")[0] in banned}
@@ -61,6 +73,13 @@ def test_what_may_be_missing_is_imported_only_where_it_is_used(module, package):
 @pytest.mark.parametrize("path", sorted((ROOT / "train").glob("*.py")), ids=lambda path: path.name)
 def test_training_knows_no_page_and_no_pickle(path):
     assert not {name for name in imports(path) if name.split(".")[0] in ("app", "gradio", "pickle", "diffusers")}
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "ddpm/player").glob("*.js")), ids=lambda path: path.name)
+def test_the_player_knows_no_gradio_and_no_network(script):
+    words = script.read_text()
+    for banned in ("gradio", "fetch(", "XMLHttpRequest", "WebSocket", "import(", "http:", "https:", "eval("):
+        assert banned not in words
 
 
 def test_the_app_knows_ddpm_and_gradio_but_not_torch():

@@ -1,7 +1,5 @@
 """Which weights the app draws with, what it says of them, and the whole way from training to the page."""
 
-import base64
-import io
 import os
 import re
 import socket
@@ -18,6 +16,7 @@ from ddpm import Pipeline, hub
 from ddpm.serving import DEFAULT, Serving, Weights, pipeline
 from tests.conftest import TINY, tiny_unet
 from tests.hub_server import OWNER, TOKEN
+from tests.test_player import decode
 from train import push
 from train.__main__ import main as train
 
@@ -34,7 +33,9 @@ def server(hub_server):
 
 def said():
     """What the page shows: notice, whether there is a button, line, command, Python, labels."""
-    notice, again, line, command, python, label = app._weights_in_use()
+    notice, again, line, command, python, label, *others = app._weights_in_use()
+    assert [other.choices for other in others[:2]] == [label.choices] * 2
+    assert others[2].choices[1:] == label.choices[1:] and others[2].choices[0][0] == "none"
     return notice.value, again.visible, line, command.value, python, [name for name, _ in label.choices]
 
 
@@ -49,8 +50,9 @@ def test_the_page_names_the_weights_and_how_to_get_them(server, monkeypatch):
     assert command == f"hf download {REPO} --revision {commit}"
     assert len(python.splitlines()) == 3 and labels == ["any", *"abcdefghij"]
     assert f'Pipeline.from_pretrained("{REPO}", revision="{commit}")' in python
-    assert len(list(app.generate("b", 1, 3, 2))) == 4
-    with pytest.raises(Exception, match="label must be any or one of a, b"):
+    *_, (film, seed, kept) = app.generate("b", 1, 3, 2)
+    assert seed == 3 and film is kept and len(film["walks"][0]["frames"]) == 3 and film["walks"][0]["labels"] == ["b"]
+    with pytest.raises(Exception, match="label must be one of any, none, a, b"):
         next(app.generate("7", 1, 3, 2))
 
 
@@ -72,7 +74,7 @@ def test_built_in_weights_are_called_so(monkeypatch):
     app.serving.load(0)
     notice, again, line, command, python, _ = said()
     assert not notice and not again and not command
-    assert line == "In use: built-in (`mnist`)" and 'Pipeline.from_pretrained("mnist")' in python
+    assert line.startswith("In use: built-in (`mnist`). A U-Net of ") and 'Pipeline.from_pretrained("mnist")' in python
     monkeypatch.setenv("SPACE_ID", "ada/space")
     assert 'hf download ada/space --type space --include "ddpm/pretrained/mnist/*"' in said()[3]
 
@@ -86,7 +88,8 @@ def test_a_hub_out_of_reach_is_said_and_asked_again(server, monkeypatch, how):
     notice, again, line, *_ = said()
     assert f"The weights of `{REPO}` could not be loaded" in notice and "built-in weights draw instead" in notice
     assert again and "built-in" in line
-    assert len(list(app.generate(count=1, steps=1, seed=0))) == 3
+    *_, (film, _, _) = app.generate(count=1, steps=1, seed=0)
+    assert len(film["walks"][0]["frames"]) == 2
     server.failures.clear()
     assert not app.try_again()[0].value and app.serving.arrived and app.serving.problem is None
 
@@ -111,7 +114,7 @@ def test_what_cannot_be_is_said_too(server, monkeypatch):
 def test_a_folder_can_be_served(run, monkeypatch):
     monkeypatch.setattr(app, "serving", Serving(str(run)))
     app.serving.load(30)
-    assert said()[2] == f"In use: the folder `{run}`"
+    assert said()[2].startswith(f"In use: the folder `{run}`. A U-Net of ")
 
 
 def free_port():
@@ -124,7 +127,7 @@ START = """if True:
     import app, time
     start = time.monotonic()
     page = app.build()
-    page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True)
     print("started after", time.monotonic() - start, flush=True)
     print("url", page.local_url, flush=True)
     input()
@@ -180,7 +183,7 @@ def test_the_whole_chain(run, tmp_path, hub_server, monkeypatch):
     with AppProcess(server.url, tmp_path / "app") as started:
         job = started.client.submit(count=4, steps=3, seed=3, api_name="/generate")
         job.result(timeout=60)
-        drawn = Image.open(io.BytesIO(base64.b64decode(re.search('base64,([^"]+)', job.outputs()[-1][0])[1])))
+        drawn = decode(job.outputs()[-1][0]["walks"][0]["frames"][-1]["x"])
     new = Pipeline.from_pretrained(second).sample(seeds=seeds, steps=3)
     assert farthest(drawn, new.grid(scale=1)) <= 1 < farthest(drawn, old.grid(scale=1))
 

@@ -33,8 +33,9 @@ LOOK = """if True:
     import sys
     import app
     first = next(name for name in sys.modules if name in ("spaces", "torch", "gradio"))  # in the order of their import
-    print(first, getattr(app._draw, "on_gpu", False))
-    print(len(list(app.generate(count=1, steps=1, seed=0))))
+    print(first, getattr(app._films, "on_gpu", False))
+    *_, (film, seed, _) = app.generate(count=1, steps=1, seed=0)
+    print(len(film["walks"][0]["frames"]))
 """
 
 
@@ -42,12 +43,12 @@ def test_spaces_is_imported_before_torch_and_decorates_one_function(tmp_path):
     """A stand-in for the package, for machines that lack it: what it must see is that it came first."""
     (tmp_path / "spaces.py").write_text(
         "import sys\nassert 'torch' not in sys.modules\ndef GPU(task):\n    task.on_gpu = True\n    return task\n")
-    assert start(LOOK, folder=tmp_path).split() == ["spaces", "True", "3"]
+    assert start(LOOK, folder=tmp_path).split() == ["spaces", "True", "2"]
 
 
 def test_without_spaces_the_app_is_the_same(tmp_path):
     (tmp_path / "spaces.py").write_text("raise ImportError\n")
-    assert start(LOOK, folder=tmp_path).split()[1:] == ["False", "3"]
+    assert start(LOOK, folder=tmp_path).split()[1:] == ["False", "2"]
 
 
 class ZeroGPU(BaseHTTPRequestHandler):
@@ -71,11 +72,12 @@ ON_ZERO = """if True:
     import spaces
     spaces.zero.torch.init = spaces.zero.torch.move = lambda *_, **__: None  # the one thing that only a GPU can do
     page = app.build()
-    page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, css=app.CSS)
+    page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True)
     from gradio_client import Client
-    *_, gif, png = Client(page.local_url, verbose=False).predict(count=4, steps=2, seed=5, api_name="/generate")
-    import shutil
-    shutil.copy(png["value"], __import__("os").environ["DRAWN"])
+    film, seed = Client(page.local_url, verbose=False).predict(count=4, steps=2, seed=5, api_name="/generate")
+    import os
+    from tests.test_player import decode
+    decode(film["walks"][0]["frames"][-1]["x"]).save(os.environ["DRAWN"])
 """
 
 
@@ -91,7 +93,7 @@ def test_as_on_zerogpu_the_app_reports_for_duty_and_draws_in_another_process(tmp
         server.shutdown()
         server.server_close()
     assert server.asked == ["/startup-report", "/schedule", "/allow", "/release"]
-    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(5, 9), steps=2).grid()
+    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(5, 9), steps=2).grid(scale=1)
     with Image.open(tmp_path / "x.png") as drawn:
         assert farthest(drawn, ours) <= 1
 

@@ -79,7 +79,7 @@ def film(walks: Iterable[Walk], id: str, **how: bool) -> dict[str, Any]:
 
 def document(film: dict[str, Any], title: str = "From noise to images") -> str:
     """A page that plays the film, in one file, without a network."""
-    return _PAGE.format(title=html.escape(title), script=SCRIPT, film=json.dumps(film).replace("</", r"<\/"))
+    return _PAGE.format(title=html.escape(title), script=SCRIPT, film=json.dumps(film).replace("<", r"\u003c"))
 
 
 def embedded(film: dict[str, Any]) -> str:
@@ -97,8 +97,6 @@ def as_gif(walk: dict[str, Any], view: str = "x") -> bytes:
         raise ValueError(f"view must be one of {', '.join(VIEWS)}")
     return gif([_beside([_picture(frame[name], walk["mode"]) for name in (("x", "x0") if view == "both" else (view,))])
                 for frame in walk["frames"]])
-
-
 
 
 def _beside(pictures: list[Image.Image]) -> Image.Image:
