@@ -112,20 +112,20 @@ class _Graph:
         scale, shift = (self.constant(p[:, None, None]) for p in (layer.weight, layer.bias))
         return self("Add", self("Mul", self.normalized(layer, x, side), scale), shift)
 
+    def pointwise(self, layer: nn.Linear, x: str, scale: float = 1.0) -> str:
+        """scale * layer(x), at every pixel."""
+        weight = (scale * layer.weight)[:, :, None, None]
+        return self("Conv", x, self.constant(weight), self.constant(scale * layer.bias))
+
     def attention(self, m: Attention, x: str, side: int) -> str:
         c = m.norm.num_channels
-        d, pixels = c // m.heads, side**2
+        d = c // m.heads
         h = self.norm(m.norm, x, side)
-
-        def pointwise(*layers: nn.Linear, scale: float = 1.0) -> str:
-            weight = scale * torch.cat([layer.weight for layer in layers])[:, :, None, None]
-            return self("Conv", h, self.constant(weight), self.constant(scale * torch.cat([f.bias for f in layers])))
-
-        q, k, v = (self.reshape(pointwise(f, scale=s), 0, m.heads, d, pixels) for f, s in (
-            (m.q, d**-0.5), (m.k, 1.0), (m.v, 1.0)))
-        weights = self("Softmax", self("MatMul", self("Transpose", q, perm=[0, 1, 3, 2]), k), axis=-1)
-        h = self.reshape(self("MatMul", v, self("Transpose", weights, perm=[0, 1, 3, 2])), 0, c, side, side)
-        return self("Add", x, pointwise(m.out))
+        q, k, v = (self.reshape(self.pointwise(layer, h, scale), 0, m.heads, d, side**2)                # N×heads×d×HW
+                   for layer, scale in ((m.q, d**-0.5), (m.k, 1.0), (m.v, 1.0)))
+        weights = self("Softmax", self("MatMul", self("Transpose", q, perm=[0, 1, 3, 2]), k), axis=-1)  # N×heads×HW×HW
+        h = self("MatMul", v, self("Transpose", weights, perm=[0, 1, 3, 2]))
+        return self("Add", x, self.pointwise(m.out, self.reshape(h, 0, c, side, side)))
 
     def residual(self, m: ResidualBlock, x: str, scale: str, shift: str, side: int) -> str:
         """scale and shift N×C×1×1: those of norm2, after emb had its say."""
