@@ -209,7 +209,8 @@ class Pipeline:
             guidance: how strongly to insist on the label, 0..20; doubles the network evaluations.
             eta: 0..1, how much fresh noise "ddim" adds; only for samplers that have it.
             start: images x0 (N×C×H×W in [-1, 1]) and a time t in 1..T: instead of pure noise, x0 drowned in each seed's
-                noise up to t (or to where the grid begins, if that is less), and only the part of the way that is left. Meng et al. 2022 (SDEdit).
+                noise up to t (or to where the grid begins, if that is less), and only the part of the way that is
+                left. Meng et al. 2022 (SDEdit).
 
         Raises ValueError at once (not at the first frame), naming the valid choices.
         """
