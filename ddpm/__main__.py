@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .cpus import use_all
 from .pipeline import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, Images, Pipeline, check_out
 from .samplers import SAMPLERS
 from .schedule import GRIDS
@@ -25,8 +26,8 @@ def parser() -> argparse.ArgumentParser:
         shown = settings.get("default")
         p.add_argument(name, help=help if shown is None else f"{help} (default: {shown})", **settings)
 
-    add("--out", "what to write: a .gif of the way from noise, a .png of the result, or a folder for single PNGs",
-        default="samples.gif", metavar="PATH")
+    add("--out", "what to write: a .gif of the way from noise, a .html that plays it, a .png of the result, or a "
+        "folder for single PNGs", default="samples.gif", metavar="PATH")
     add("--count", f"how many pictures, up to {MAX_IMAGES}", type=int, default=16)
     add("--seed", f"0..{MAX_SEED}; picture k gets seed + k, and a seed always gives the same picture (drawn by lot if "
         "left out, and told)", type=int)
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         default="mnist", metavar="WEIGHTS")
     add("--revision", "branch, tag or commit of the Hub repo")
     add("--device", "cpu or cuda", default="cpu")
+    add("--verbose", "say also what computes the network, and why", action="store_true")
     return p
 
 
@@ -70,12 +72,17 @@ def run(args: argparse.Namespace) -> None:
     if not 0 <= seed <= MAX_SEED + 1 - args.count:
         raise ValueError(f"--seed must be in 0..{MAX_SEED + 1 - args.count} for {args.count} pictures, got {seed}")
     seeds = range(seed, seed + args.count)
+    use_all()
     pipeline = Pipeline.from_pretrained(args.model, revision=args.revision, device=_device(args.device))
 
-    stream = pipeline.stream(seeds=seeds, labels=_label(args.label, pipeline), sampler=args.sampler, steps=args.steps,
+    label = _label(args.label, pipeline)
+    if args.verbose:
+        print(f"engine: {pipeline.engine.text}")
+    stream = pipeline.stream(seeds=seeds, labels=label, sampler=args.sampler, steps=args.steps,
                              grid=args.grid, guidance=args.guidance, eta=args.eta)
     start = time.perf_counter()
-    images = Images.collect(tqdm(stream, total=args.steps + 1, unit="step", leave=False), seeds, args.steps)
+    images = Images.collect(tqdm(stream, total=args.steps + 1, unit="step", leave=False), seeds,
+                            pipeline.asked(seeds, label), args.steps)
     seconds = time.perf_counter() - start
     images.save(args.out)
     print(f"{args.out}: {args.count} pictures, seeds {seed}..{seeds[-1]}, {args.sampler}, {args.steps} steps, "

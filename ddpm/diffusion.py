@@ -6,13 +6,14 @@ the rest of the program only ever asks it for x0.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .schedule import Schedule
-from .unet import UNet
+from .unet import Network, UNet
 
 Denoise = Callable[[Tensor, float], Tensor]  # (x_t, t) -> x0; labels, guidance and clipping live inside
 
@@ -77,7 +78,16 @@ def loss(
     return error.mean()
 
 
-def denoiser(model: UNet, y: Tensor | None = None, *, guidance: float = 0.0, clip: bool = True) -> Denoise:
+@lru_cache(4096)  # a walk asks for the same times as the one before
+def _alpha_sigma(schedule: Schedule, t: float) -> tuple[float, float]:
+    """alpha and sigma at one time."""
+    alpha, sigma = schedule(t)
+    return float(alpha), float(sigma)
+
+
+def denoiser(
+    model: UNet, y: Tensor | None = None, *, guidance: float = 0.0, clip: bool = True, run: Network | None = None
+) -> Denoise:
     """Turns a model into the function that samplers call: (x_t, t) -> the x0 it believes in, without gradients.
 
     Args:
@@ -85,23 +95,23 @@ def denoiser(model: UNet, y: Tensor | None = None, *, guidance: float = 0.0, cli
         guidance: the weight w of classifier-free guidance, (1 + w) * with label - w * without.
             Ho & Salimans 2022, Eq. 6; 0 takes the labelled prediction as it is.
         clip: clamp x0 to [-1, 1], where images live. x_t is never clamped.
+        run: computes what the model would say; the model itself if left out.
 
     Raises ValueError for guidance without labels.
     """
     if guidance and (y is None or (y == model.classes).any()):
         raise ValueError("guidance needs a label: say what to guide towards")
-    to_x0 = PREDICTIONS[model.prediction].x0
+    run, to_x0 = run or model, PREDICTIONS[model.prediction].x0
+    both = torch.cat([y, torch.full_like(y, model.classes)]) if guidance else None
 
     def denoise(x: Tensor, t: float) -> Tensor:
-        alpha, sigma = (float(c) for c in model.schedule(t))
-        times = x.new_full((len(x),), t)
+        alpha, sigma = _alpha_sigma(model.schedule, t)
         with torch.no_grad():
             if guidance:  # one call for both: half the overhead
-                none = torch.full_like(y, model.classes)
-                with_label, without = model(x.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([y, none])).chunk(2)
+                with_label, without = run(x.repeat(2, 1, 1, 1), x.new_full((2 * len(x),), t), both).chunk(2)
                 out = (1 + guidance) * with_label - guidance * without
             else:
-                out = model(x, times, y)
+                out = run(x, x.new_full((len(x),), t), y)
             x0 = to_x0(out, x, alpha, sigma)
             return x0.clamp(-1, 1) if clip else x0
 

@@ -20,9 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from . import hub
-from .diffusion import denoiser
+from .diffusion import add_noise, denoiser
+from .engine import Engine, fastest, pytorch
 from .files import write_atomic
 from .images import gif, grid, pick_frames, png
+from .player import Walk, document, embedded, film
 from .samplers import BEST_GRIDS, SAMPLERS, RandnLike
 from .unet import UNet
 
@@ -34,36 +36,42 @@ MAX_PIXELS = 2**22  # in all images together: their frames then stay below 1.5 G
 
 
 class Frame(NamedTuple):
-    """One moment of the reverse process: time t, noisy images x (N×C×H×W in [-1, 1] and beyond), the clean images x0
-    that the network sees in them, and nfe, the network evaluations an image has cost so far."""
+    """One moment of the process: time t, noisy images x (N×C×H×W in [-1, 1] and beyond), the clean images x0 that the
+    network sees in them, nfe, the network evaluations an image has cost so far, and the signal-to-noise ratio
+    snr = alpha(t)**2 / sigma(t)**2, infinite at t = 0."""
 
     t: float
     x: Tensor
     x0: Tensor
     nfe: int
+    snr: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Images:
-    """Finished images x (N×C×H×W in [-1, 1]), the seed of each, and frames of the way there, for the GIF."""
+    """Finished images x (N×C×H×W in [-1, 1]), the seed of each, what each was asked to show (its class in words, or
+    None), and frames of the way there, as many as a film needs."""
 
     x: Tensor
     seeds: tuple[int, ...]
+    labels: tuple[str | None, ...]
     frames: tuple[Frame, ...]
 
     @classmethod
-    def collect(cls, stream: Iterable[Frame], seeds: Sequence[int], steps: int) -> "Images":
-        """Runs a stream of steps + 1 frames to its end, keeping as many as a GIF shows."""
+    def collect(cls, stream: Iterable[Frame], seeds: Sequence[int], labels: Sequence[str | None], steps: int
+                ) -> "Images":
+        """Runs a stream of steps + 1 frames to its end, keeping as many as a film shows."""
         shown = set(pick_frames(steps + 1))
         frames = tuple(frame for k, frame in enumerate(stream) if k in shown)
-        return cls(frames[-1].x, tuple(seeds), frames)
+        return cls(frames[-1].x, tuple(seeds), tuple(labels), frames)
 
     def grid(self, scale: int = 4) -> Image.Image:
         """All of them as one picture, every pixel enlarged to a square of scale pixels."""
         return grid(self.x, scale=scale)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """To digits.gif the reverse process, to digits.png the final grid, to a folder one PNG an image, by seed.
+        """To digits.gif the reverse process, to digits.html a player of it, to digits.png the final grid, to a folder
+        one PNG an image, by seed.
 
         Raises ValueError for any other ending, OSError if it cannot be written; nothing is left half written.
         """
@@ -74,26 +82,34 @@ class Images:
             for seed, x in zip(self.seeds, self.x, strict=True):
                 write_atomic(path / f"{seed:010d}.png", png(grid(x[None])))
         elif path.suffix.lower() == ".gif":
-            write_atomic(path, gif([frame.x for frame in self.frames]))
+            write_atomic(path, gif([grid(frame.x) for frame in self.frames]))
+        elif path.suffix.lower() == ".html":
+            write_atomic(path, document(self._film()).encode())
         else:
             write_atomic(path, png(self.grid()))
 
     def __repr__(self) -> str:
         return f"Images({len(self.seeds)} of {list(self.x.shape[1:])}, seeds {self.seeds[0]}..{self.seeds[-1]})"
 
-    def _repr_png_(self) -> bytes:
-        return png(self.grid())
+    def _repr_html_(self) -> str:
+        return embedded(self._film())
+
+    def _film(self) -> dict[str, Any]:
+        walk = Walk(self.seeds, self.labels, len(self.frames))
+        for frame in self.frames:
+            walk.add(frame)
+        return film([walk], "images")
 
 
 def check_out(path: str | os.PathLike[str]) -> None:
     """Raises ValueError unless `Images.save` could write to path, as far as its name and folder tell."""
     if not os.fspath(path):
-        raise ValueError("cannot write: the name is empty; name a .gif, a .png, or a folder")
+        raise ValueError("cannot write: the name is empty; name a .html, a .gif, a .png, or a folder")
     path = Path(path)
     if path.is_dir():
         return
-    if path.suffix and path.suffix.lower() not in (".gif", ".png"):
-        raise ValueError(f"cannot write {path}: name a .gif, a .png, or a folder (no ending)")
+    if path.suffix and path.suffix.lower() not in (".html", ".gif", ".png"):
+        raise ValueError(f"cannot write {path}: name a .html, a .gif, a .png, or a folder (no ending)")
     if path.suffix and not path.parent.is_dir():
         raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
     if path.exists() and not path.suffix:
@@ -102,12 +118,16 @@ def check_out(path: str | os.PathLike[str]) -> None:
 
 class Pipeline:
     """A network ready to draw. `config` is what its config.json says, data set and class names among it; `commit` is
-    that of the Hub repo it came from, if it did."""
+    that of the Hub repo it came from, if it did. The weights of a `finished` model will not change any more: what
+    computes it fastest may take a copy of them."""
 
-    def __init__(self, model: UNet, config: dict[str, Any] | None = None, commit: str | None = None) -> None:
+    def __init__(self, model: UNet, config: dict[str, Any] | None = None, commit: str | None = None, *,
+                 finished: bool = False) -> None:
         self.model = model.eval()
         self.config = config or {}
         self.commit = commit
+        self.finished = finished
+        self._engines: dict[tuple[torch.device, int], Engine] = {}
 
     @classmethod
     def from_pretrained(
@@ -122,12 +142,20 @@ class Pipeline:
         Raises ValueError or OSError that says in one line what is wrong and what to do.
         """
         model, config, commit = hub.load(source, revision)
-        return cls(model.to(device), config, commit)
+        return cls(model.to(device), config, commit, finished=True)
 
     @property
     def device(self) -> torch.device:
         """Where the network lies, and the images are drawn."""
         return self.model.conv_in.weight.device
+
+    @property
+    def engine(self) -> Engine:
+        """What computes the network, chosen when first asked for; `engine.text` says which, and why not the other."""
+        here = self.device, os.getpid()  # after a fork, as on ZeroGPU, the threads of an engine are gone
+        if here not in self._engines:
+            self._engines[here] = fastest(self.model) if self.finished else pytorch(self.model)
+        return self._engines[here]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -144,6 +172,23 @@ class Pipeline:
         bounds = list(accumulate(self.config.get("class_counts") or [1] * self.model.classes))
         return bisect(bounds, seed * GOLDEN % 2**32 * bounds[-1] >> 32)
 
+    def asked(self, seeds: Sequence[int], labels: int | Sequence[int | None] | None = None) -> list[str | None]:
+        """What each image is asked to show, in words, or None. Arguments and errors as for `stream`."""
+        y = self._checked_labels(labels, _checked_seeds(seeds, self.model))
+        names = [*self.class_names, None]
+        return [None] * len(seeds) if y is None else [names[label] for label in y.tolist()]
+
+    def times(self, sampler: str, steps: int, grid: str | None = None, start: float | None = None) -> list[float]:
+        """Where the frames of a walk lie, from T to 0; with `start`, those below it after it. As for `stream`."""
+        if sampler not in list(SAMPLERS):  # a list: what cannot be hashed is refused like anything else
+            raise ValueError(f"unknown sampler {sampler!r}; choose from {', '.join(SAMPLERS)}")
+        times = self.model.schedule.times(steps, BEST_GRIDS[sampler] if grid is None else grid)
+        if start is None:
+            return times
+        if type(start) not in (int, float) or not 1 <= start <= times[0]:  # NaN compares false
+            raise ValueError(f"a walk starts at a time in 1..{times[0]:g}, got {start!r}")
+        return [float(start), *(t for t in times if t < start)]
+
     def stream(
         self,
         *,
@@ -154,6 +199,7 @@ class Pipeline:
         grid: str | None = None,
         guidance: float = 0.0,
         eta: float | None = None,
+        start: tuple[Tensor, float] | None = None,
     ) -> Iterator[Frame]:
         """The reverse process, as steps + 1 frames from pure noise to the finished images, one image a seed.
 
@@ -166,15 +212,15 @@ class Pipeline:
                 was measured to be best for the sampler.
             guidance: how strongly to insist on the label, 0..20; doubles the network evaluations.
             eta: 0..1, how much fresh noise "ddim" adds; only for samplers that have it.
+            start: images x0 (N×C×H×W in [-1, 1]) and a time t in 1..T: instead of pure noise, x0 drowned in each seed's
+                noise up to t, and only the part of the way that is left. Meng et al. 2022 (SDEdit).
 
         Raises ValueError at once (not at the first frame), naming the valid choices.
         """
         seeds = _checked_seeds(seeds, self.model)
         y = self._checked_labels(labels, seeds)
-        if sampler not in list(SAMPLERS):  # a list: what cannot be hashed is refused like anything else
-            raise ValueError(f"unknown sampler {sampler!r}; choose from {', '.join(SAMPLERS)}")
+        times = self.times(sampler, steps, grid, start and start[1])
         _check_number("guidance", guidance, MAX_GUIDANCE)
-        times = self.model.schedule.times(steps, BEST_GRIDS[sampler] if grid is None else grid)
         walk = SAMPLERS[sampler]
         if eta is not None:
             _check_number("eta", eta, 1)
@@ -183,7 +229,7 @@ class Pipeline:
             walk = partial(walk, eta=eta)
 
         model, nfe, cost = self.model, 0, 2 if guidance else 1
-        denoise = denoiser(model, y, guidance=guidance)
+        denoise = denoiser(model, y, guidance=guidance, run=self.engine.run)
 
         def counted(x: Tensor, t: float) -> Tensor:
             nonlocal nfe
@@ -191,12 +237,42 @@ class Pipeline:
             return denoise(x, t)
 
         randn_like = _seeded_noise(seeds)
-        x = randn_like(torch.empty(len(seeds), model.channels, model.size, model.size, device=self.device))
-        return (Frame(*step, nfe) for step in walk(counted, model.schedule, x, times, randn_like))
+        x = randn_like(self._like(seeds))
+        if start is not None:
+            x = self._drowned(start[0], x, times[0])
+        steps = walk(counted, model.schedule, x, times, randn_like)
+        return (Frame(*step, nfe, self._snr(step.t)) for step in steps)
 
-    def sample(self, *, seeds: Sequence[int], steps: int = 20, **settings: Any) -> Images:
-        """The finished images, with the frames that a GIF of the way shows. settings: as for `stream`."""
-        return Images.collect(self.stream(seeds=seeds, steps=steps, **settings), seeds, steps)
+    def forward(self, x0: Tensor, *, seeds: Sequence[int], times: Sequence[float]) -> Iterator[Frame]:
+        """The forward process: images x0 (N×C×H×W in [-1, 1]) at each of times, drowned in each seed's noise (that from
+        which `stream` starts), and what the network, told no label, makes of them at one glance.
+
+        Raises ValueError at once for seeds, shapes or times that cannot be.
+        """
+        seeds = _checked_seeds(seeds, self.model)
+        eps, denoise = _seeded_noise(seeds)(self._like(seeds)), denoiser(self.model, run=self.engine.run)
+        drowned = [(t, self._drowned(x0, eps, t)) for t in times]
+        return (Frame(t, x, denoise(x, t) if t else x, nfe, self._snr(t)) for nfe, (t, x) in enumerate(drowned, 1))
+
+    def sample(self, *, seeds: Sequence[int], labels: int | Sequence[int | None] | None = None, steps: int = 20,
+               **settings: Any) -> Images:
+        """The finished images, with the frames that a film of the way shows. settings: as for `stream`."""
+        stream = self.stream(seeds=seeds, labels=labels, steps=steps, **settings)
+        return Images.collect(stream, seeds, self.asked(seeds, labels), steps)
+
+    def _like(self, seeds: Sequence[int]) -> Tensor:
+        """Room for one image a seed."""
+        return torch.empty(len(seeds), self.model.channels, self.model.size, self.model.size, device=self.device)
+
+    def _drowned(self, x0: Tensor, eps: Tensor, t: float) -> Tensor:
+        if x0.shape != eps.shape:
+            raise ValueError(f"x0 must be {list(eps.shape)}, one image a seed, got {list(x0.shape)}")
+        return add_noise(self.model.schedule, x0.to(eps.device),
+                         torch.full((len(eps),), t, dtype=torch.float64, device=eps.device), eps)
+
+    def _snr(self, t: float) -> float:
+        alpha, sigma = self.model.schedule(t)
+        return float((alpha / sigma).square())
 
     def _checked_labels(self, labels: int | Sequence[int | None] | None, seeds: list[int]) -> Tensor | None:
         """Labels as the network wants them, on its device; None if it knows no classes."""

@@ -1,4 +1,3 @@
-import io
 
 import pytest
 import torch
@@ -80,7 +79,9 @@ def test_only_frames_for_a_gif_are_kept_and_files_hold_what_they_say(pipeline, t
         assert gif.n_frames == 40
     assert Image.open(tmp_path / "a.PNG").size == images.grid().size
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [f"{k:010d}.png" for k in range(3)]
-    assert Image.open(io.BytesIO(images._repr_png_())).size == images.grid().size
+    images.save(tmp_path / "a.html")
+    assert (tmp_path / "a.html").read_text().count('"snr": ') == 40
+    assert "<iframe srcdoc=" in images._repr_html_()
 
 
 @pytest.mark.parametrize(("settings", "words"), [

@@ -7,7 +7,7 @@ from typing import Any
 
 from ddpm import Images, Pipeline, UNet, hub
 from ddpm.files import write_atomic
-from ddpm.images import gif, png
+from ddpm.images import gif, grid, png
 
 from . import card
 from .data import Data
@@ -35,7 +35,7 @@ def contents(model: UNet, data: Data, settings: dict[str, Any], *, step: int, se
     made = history(settings, step=step, seconds=seconds)
     return {
         "samples.png": png(images.grid()),
-        "samples.gif": gif([frame.x for frame in images.frames]),
+        "samples.gif": gif([grid(frame.x) for frame in images.frames]),
         "README.md": card.write(model, data, settings, made, step=step, seconds=seconds).encode(),
         **hub.files(model, dataset=settings["dataset"], class_names=list(data.classes) or None,
                     class_counts=data.labels.bincount(minlength=len(data.classes)).tolist() if data.classes else None,

@@ -1,0 +1,389 @@
+/* <ddpm-player>: plays walks from noise to images. One file, no dependency, no request.
+
+   player.show({walks: [walk, …], loop, rest}) where a walk is what ddpm/player/__init__.py makes:
+     {title, note, count, columns, side, gap, seeds, labels, total, frames: [{t, snr, nfe, x, x0}, …], distance}
+   x and x0 are PNGs (data URIs) of all images in a sheet. A walk may still grow: show() again with more frames, and
+   the playhead follows. All walks of a film share one playhead. Left is noise and right is clean, everywhere.
+   Events: "pick" with {seed, label, t} when somebody singles out an image, and {seed: null} when they let go. */
+(() => {
+  const VIEWS = { x: ["noisy xₜ", "The noisy picture itself, x at time t"],
+                  x0: ["guess x̂₀", "What the network believes the clean picture to be, x̂₀"],
+                  both: ["both", "The noisy picture and the guess, side by side"] };
+  const STYLE = `
+    :host { --ink: #1d2433; --soft: #5d6678; --line: #d5dae3; --face: #fff; --accent: #4f46e5; display: block;
+            color: var(--ink); font: 14px/1.45 system-ui, sans-serif; container-type: inline-size; }
+    :host([dark]) { --ink: #e8ebf2; --soft: #a2abbd; --line: #3a4256; --face: #171c28; --accent: #a5b4fc; }
+    * { box-sizing: border-box; }
+    .stage { display: grid; gap: 14px; justify-content: center; align-items: start;
+             grid-template-columns: repeat(var(--across), minmax(0, var(--most))); }
+    figure { margin: 0; min-width: 0; }
+    .sheet { position: relative; background: #000; border-radius: 6px; overflow: hidden; }
+    canvas { display: block; width: 100%; image-rendering: pixelated; }
+    .cells { position: absolute; inset: 0; display: grid; }
+    .cells button { all: unset; cursor: zoom-in; }
+    .alone .cells button { cursor: zoom-out; }
+    .cells button:hover { box-shadow: inset 0 0 0 1.5px rgb(165 180 252 / .7); }
+    .cells button:focus-visible { box-shadow: inset 0 0 0 3px #a5b4fc; }
+    figcaption { margin-top: 6px; text-align: center; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+    figcaption b { font-weight: 600; display: block; }
+    figcaption span, .says { color: var(--soft); font-size: 13px; white-space: pre-line; }
+    .says { text-align: center; min-height: 1.45em; margin: 10px 0 0; font-variant-numeric: tabular-nums; }
+    .film { position: relative; height: 44px; margin: 10px auto 0; max-width: 30rem; }
+    .film canvas { position: absolute; inset: 6px 0; width: 100%; height: 32px; border-radius: 4px; background: #000; }
+    input[type=range] { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; background: none;
+                        appearance: none; -webkit-appearance: none; cursor: ew-resize; touch-action: pan-y; }
+    input::-webkit-slider-thumb { -webkit-appearance: none; width: 12px; height: 44px; border-radius: 6px;
+                        background: var(--accent); border: 3px solid var(--face); cursor: ew-resize; }
+    input::-moz-range-thumb { width: 8px; height: 38px; border-radius: 6px; background: var(--accent);
+                        border: 3px solid var(--face); cursor: ew-resize; }
+    input:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; border-radius: 6px; }
+    .ends { display: flex; justify-content: space-between; max-width: 30rem; margin: 0 auto; font-size: 12px;
+            color: var(--soft); }
+    .bar { display: flex; flex-wrap: wrap; gap: 6px; justify-content: center; margin-top: 10px; }
+    .bar > button, .bar label, select { font: inherit; color: var(--ink); background: var(--face);
+            border: 1px solid var(--line); border-radius: 8px; min-height: 38px; padding: 0 10px; cursor: pointer; }
+    .bar > button:hover, .bar label:hover, select:hover { border-color: var(--accent); }
+    .bar > button:focus-visible, select:focus-visible, .views:has(:focus-visible) {
+            outline: 2px solid var(--accent); outline-offset: 2px; }
+    .play { min-width: 84px; }
+    .step { min-width: 38px; padding: 0; }
+    .views { display: flex; border-radius: 8px; }
+    .views label { display: grid; place-items: center; border-radius: 0; margin-left: -1px; }
+    .views label:first-of-type { border-radius: 8px 0 0 8px; margin: 0; }
+    .views label:last-of-type { border-radius: 0 8px 8px 0; }
+    .views label:has(:checked) { background: var(--accent); border-color: var(--accent); color: var(--face); }
+    .views input { position: absolute; opacity: 0; pointer-events: none; }
+    .chart { display: block; max-width: 34rem; width: 100%; margin: 14px auto 0; }
+    .chart text { fill: var(--soft); font-size: 11px; } .chart .axis { stroke: var(--line); }
+    .chart polyline { fill: none; stroke: var(--accent); stroke-width: 2; }
+    .chart circle { fill: var(--accent); stroke: var(--face); stroke-width: 2; }
+    @container (max-width: 420px) { .stage { grid-template-columns: repeat(min(var(--across), 2), minmax(0, 1fr)); } }
+  `;
+  const BODY = `
+    <div class="stage"></div>
+    <p class="says" part="says"></p>
+    <div class="film"><canvas aria-hidden="true"></canvas>
+      <input type="range" min="0" max="1" step="1" value="0" aria-label="Moment: from noise to clean"></div>
+    <div class="ends" aria-hidden="true"><span>noise</span><span>clean</span></div>
+    <div class="bar">
+      <button class="play" type="button"></button>
+      <button class="step" type="button" data-step="-1" aria-label="One step back" title="One step back">‹</button>
+      <button class="step" type="button" data-step="1" aria-label="One step on" title="One step on">›</button>
+      <div class="views" role="radiogroup" aria-label="What to show"></div>
+      <select aria-label="Speed" title="Speed">
+        <option value="0.25">¼×</option><option value="0.5">½×</option><option value="1" selected>1×</option>
+        <option value="2">2×</option><option value="4">4×</option></select>
+      <button class="save" type="button" title="Save the finished picture, or the one singled out, as a PNG">⤓ PNG</button>
+    </div>
+    <div class="graph"></div>`;
+  const make = (name, settings = {}, ...children) => {
+    const node = Object.assign(document.createElement(name), settings);
+    node.append(...children);
+    return node;
+  };
+  const decoded = new WeakMap();  // frame -> view -> image
+  const picture = (frame, view) => {
+    if (!decoded.has(frame)) decoded.set(frame, {});
+    const known = decoded.get(frame);
+    if (!known[view]) {
+      known[view] = new Image();
+      known[view].src = frame[view];
+    }
+    return known[view];
+  };
+  const ready = (image) => (image.complete ? Promise.resolve() : image.decode().catch(() => {}));
+
+  class Player extends HTMLElement {
+    constructor() {
+      super();
+      this.attachShadow({ mode: "open" }).append(make("style", { textContent: STYLE }));
+      const body = make("div", { innerHTML: BODY });
+      this.shadowRoot.append(body);
+      this.$ = (selector) => body.querySelector(selector);
+      for (const [name, [sign, hint]] of Object.entries(VIEWS)) {
+        const input = make("input", { type: "radio", name: "view", value: name, checked: name === "x" });
+        input.addEventListener("change", () => { this.view = name; this.#layOut(); this.#paint(); });
+        this.$(".views").append(make("label", { title: hint }, input, make("span", { textContent: sign })));
+      }
+      this.view = "x";
+      this.walks = [];
+      this.at = 0;             // the playhead: a moment of 0..last, the same for all walks
+      this.playing = false;
+      this.alone = null;       // the number of the image singled out
+      this.$(".play").addEventListener("click", () => (this.playing ? this.pause() : this.play()));
+      for (const button of body.querySelectorAll(".step"))
+        button.addEventListener("click", () => this.#go(this.at + Number(button.dataset.step)));
+      this.$("input[type=range]").addEventListener("input", (event) => this.#go(Number(event.target.value)));
+      this.$(".save").addEventListener("click", () => this.save());
+      body.addEventListener("keydown", (event) => this.#key(event));
+      new ResizeObserver(() => this.#strip()).observe(this.$(".film"));
+    }
+
+    connectedCallback() {  // the page's theme; a page of its own follows the system
+      const system = matchMedia("(prefers-color-scheme: dark)");
+      const root = document.body;
+      const look = () => this.toggleAttribute("dark", root.classList.contains("dark")
+        || (root.hasAttribute("data-system-theme") && system.matches));
+      look();
+      new MutationObserver(look).observe(root, { attributes: true, attributeFilter: ["class"] });
+      system.addEventListener("change", look);
+      this.#say();
+    }
+
+    get calm() { return matchMedia("(prefers-reduced-motion: reduce)").matches; }
+    get last() { return Math.max(1, ...this.walks.map((walk) => walk.total)) - 1; }          // the last moment
+    get edge() {  // the last moment that every walk has a frame for: the others are on their way
+      return Math.min(...this.walks.map((walk) => walk.frames.length === walk.total ? this.last
+        : Math.floor((walk.frames.length - 1) * this.last / Math.max(1, walk.total - 1))));
+    }
+    get done() { return this.walks.length > 0 && this.walks.every((walk) => walk.frames.length === walk.total); }
+
+    /* A new film, or more of the one that is on: told apart by its id. */
+    show(film) {
+      if (!film?.walks?.length) return;
+      const fresh = film.id !== this.id;
+      film.walks.forEach((walk, k) => {  // frames that are known stay the same objects, and so their pictures
+        const old = fresh ? [] : this.walks[k]?.frames ?? [];
+        walk.frames = walk.frames.map((frame, i) => (old[i]?.x === frame.x ? old[i] : frame));
+      });
+      this.id = film.id;
+      this.loop = Boolean(film.loop);
+      this.walks = film.walks;
+      if (fresh) {
+        this.alone = null;
+        this.at = film.rest || (this.calm && this.done) ? this.last : 0;
+      } else if (this.calm && !this.playing) this.at = this.edge;
+      this.#layOut();
+      this.#strip();
+      this.#graph();
+      this.#paint();
+      if (fresh && !film.rest && !this.calm) this.play();
+    }
+
+    play() {
+      if (this.at >= this.last) this.at = 0;
+      this.playing = true;
+      this.due = performance.now();
+      cancelAnimationFrame(this.timer);
+      const tick = (now) => {
+        if (!this.playing || !this.isConnected) return;
+        const pace = Math.min(400, Math.max(60, 2500 / this.last)) / Number(this.$("select").value);
+        if (now >= this.due && this.at < this.edge) {
+          this.at = Math.min(this.edge, this.at + Math.max(1, Math.floor((now - this.due) / pace)));
+          this.due = now + pace;
+          this.#paint();
+        } else if (this.at >= this.edge) this.due = Math.max(this.due, now);
+        if (this.at >= this.last) {
+          if (!this.loop) return this.pause();
+          if (!this.held) this.held = now + 2000;
+          else if (now >= this.held) { this.held = 0; this.at = 0; this.due = now + pace; this.#paint(); }
+        }
+        this.timer = requestAnimationFrame(tick);
+      };
+      this.timer = requestAnimationFrame(tick);
+      this.#say();
+      this.#paint();
+    }
+
+    /* No more frames will come: what is there is all there is. */
+    halt() {
+      for (const walk of this.walks) walk.total = walk.frames.length;
+      this.at = Math.min(this.at, this.last);
+      this.#paint();
+    }
+
+    get time() { return this.walks.length ? this.#frame(this.walks[0]).t : 0; }  // t under the playhead
+
+    pause() { this.playing = false; this.held = 0; this.#say(); }
+
+    /* The finished pictures, or the one singled out, as a PNG; each pixel a square of four, or sixteen if alone. */
+    save() {
+      const walk = this.walks[0], { side, gap } = walk;
+      const sheet = picture(walk.frames.at(-1), "x"), scale = this.alone === null ? 4 : 16;
+      ready(sheet).then(() => {
+        const [left, top, width, height] = this.alone === null ? [0, 0, sheet.naturalWidth, sheet.naturalHeight]
+          : [this.alone % walk.columns * (side + gap), Math.floor(this.alone / walk.columns) * (side + gap), side, side];
+        const canvas = make("canvas", { width: width * scale, height: height * scale });
+        const brush = canvas.getContext("2d");
+        brush.imageSmoothingEnabled = false;
+        brush.drawImage(sheet, left, top, width, height, 0, 0, canvas.width, canvas.height);
+        const name = this.alone === null ? `digits-${walk.seeds[0]}` : `digit-${walk.seeds[this.alone]}`;
+        canvas.toBlob((blob) => {
+          const link = make("a", { href: URL.createObjectURL(blob), download: `${name}.png` });
+          link.click();
+          setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+        }, "image/png");
+      });
+    }
+
+    #go(moment) {
+      this.pause();
+      this.loop = false;
+      this.at = Math.min(this.edge, Math.max(0, moment));
+      this.#paint();
+    }
+
+    #key(event) {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const { target, key } = event;
+      if (target.closest(".cells")) return this.#walkCells(event);
+      if (target.matches("select, [type=radio]")) return;
+      const moves = { ArrowLeft: this.at - 1, ArrowRight: this.at + 1, ArrowDown: this.at - 1, ArrowUp: this.at + 1,
+                      Home: 0, End: this.last };
+      if (key in moves) this.#go(moves[key]);
+      else if (key === " " && !target.matches("button")) this.playing ? this.pause() : this.play();
+      else return;
+      event.preventDefault();
+    }
+
+    /* One tab stop for a whole sheet; arrows go from image to image. */
+    #walkCells(event) {
+      const cells = [...event.target.parentNode.children], here = cells.indexOf(event.target);
+      const { columns } = this.walks[0];
+      const to = { ArrowLeft: here - 1, ArrowRight: here + 1, ArrowUp: here - columns, ArrowDown: here + columns }[event.key];
+      if (event.key === "Escape" && this.alone !== null) this.#single(null);
+      else if (to === undefined) return;
+      else if (cells[to]) { event.target.tabIndex = -1; cells[to].tabIndex = 0; cells[to].focus(); }
+      event.preventDefault();
+    }
+
+    #single(which) {
+      this.alone = which;
+      this.#layOut();
+      this.#strip();
+      this.#paint();
+      this.$(".cells button")?.focus();
+      const walk = this.walks[0];
+      const detail = which === null ? { seed: null } : { seed: walk.seeds[which], label: walk.labels[which] };
+      this.dispatchEvent(new CustomEvent("pick", { detail, bubbles: true, composed: true }));
+    }
+
+    /* One figure a walk, made anew only if their number or shape changes. */
+    #layOut() {
+      const shape = JSON.stringify([this.walks.map((w) => [w.count, w.title, w.note, w.labels, w.seeds]), this.view, this.alone]);
+      if (shape === this.shape) return;
+      this.shape = shape;
+      const many = this.walks.length > 1, stage = this.$(".stage");
+      stage.style.setProperty("--across", Math.min(this.walks.length, 4));
+      stage.style.setProperty("--most", many ? "15rem" : this.view === "both" ? "46rem" : "30rem");
+      stage.replaceChildren(...this.walks.map((walk) => {
+        const sheet = make("div", { className: "sheet" + (this.alone === null ? "" : " alone") }, make("canvas"));
+        if (walk.count > 1 && !many && this.view !== "both") sheet.append(this.#cells(walk));
+        const caption = make("figcaption", {}, make("b", { textContent: walk.title ?? "" }), make("span"));
+        return make("figure", {}, sheet, caption);
+      }));
+    }
+
+    #cells(walk) {
+      const cells = make("div", { className: "cells" });
+      cells.style.gridTemplateColumns = `repeat(${this.alone === null ? walk.columns : 1}, 1fr)`;
+      const numbers = this.alone === null ? walk.seeds.keys() : [this.alone];
+      for (const k of numbers) {
+        const button = make("button", { type: "button", tabIndex: cells.children.length ? -1 : 0 });
+        const name = walk.labels[k] === null ? "" : `, a ${walk.labels[k]}`;
+        button.setAttribute("aria-label", this.alone === null ? `Single out seed ${walk.seeds[k]}${name}` : "Show all again");
+        button.title = this.alone === null ? `seed ${walk.seeds[k]}${name}` : "show all again";
+        button.addEventListener("click", () => this.#single(this.alone === null ? k : null));
+        cells.append(button);
+      }
+      return cells;
+    }
+
+    #frame(walk) {  // of a walk at the playhead: all walks are in step
+      const k = Math.round(this.at * (walk.total - 1) / Math.max(1, this.last));
+      return walk.frames[Math.min(k, walk.frames.length - 1)];
+    }
+
+    #paint() {
+      this.walks.forEach((walk, k) => {
+        const frame = this.#frame(walk), figure = this.$(".stage").children[k];
+        if (!frame || !figure) return;
+        const sheets = (this.view === "both" ? ["x", "x0"] : [this.view]).map((view) => picture(frame, view));
+        Promise.all(sheets.map(ready)).then(() => {
+          if (this.#frame(walk) === frame) this.#brush(figure.querySelector("canvas"), sheets, walk);
+        });
+        figure.querySelector("span").textContent = this.walks.length > 1
+          ? `${frame.nfe} evaluation${frame.nfe === 1 ? "" : "s"}${walk.note && ` · ${walk.note}`}` : walk.note;
+      });
+      this.#say();
+    }
+
+    #brush(canvas, sheets, walk) {
+      const { side, gap, columns } = walk, alone = this.alone !== null;
+      const left = alone ? this.alone % columns * (side + gap) : 0;
+      const top = alone ? Math.floor(this.alone / columns) * (side + gap) : 0;
+      const width = alone ? side : sheets[0].naturalWidth, height = alone ? side : sheets[0].naturalHeight;
+      const between = alone ? gap : 3 * gap, wide = width * sheets.length + between * (sheets.length - 1);
+      if (canvas.width !== wide || canvas.height !== height) Object.assign(canvas, { width: wide, height });
+      const brush = canvas.getContext("2d");
+      sheets.forEach((sheet, k) => brush.drawImage(sheet, left, top, width, height, k * (width + between), 0, width, height));
+    }
+
+    /* What is told in words: beside the pictures, and to those who cannot see them. */
+    #say() {
+      const play = this.$(".play"), range = this.$("input[type=range]");
+      play.textContent = this.playing ? "❚❚ Pause" : "▶ Play";
+      if (!this.walks.length) return;
+      const walk = this.walks[0], frame = this.#frame(walk);
+      if (!frame) return;
+      range.max = this.last;
+      range.value = this.at;
+      const snr = frame.snr === null ? "no noise" : frame.snr === 0 ? "pure noise"
+        : `signal to noise ${(10 * Math.log10(frame.snr)).toFixed(1).replace("-", "−")} dB`;
+      const parts = [`t = ${Math.round(frame.t)}`, snr];
+      if (this.walks.length === 1) parts.push(`${frame.nfe} network evaluation${frame.nfe === 1 ? "" : "s"}`);
+      if (this.alone !== null)
+        parts.unshift(`seed ${walk.seeds[this.alone]}${walk.labels[this.alone] === null ? "" : `, a ${walk.labels[this.alone]}`}`);
+      const words = parts.join(" · ");
+      this.$(".says").textContent = words;
+      range.setAttribute("aria-valuetext", `${words}, moment ${this.at} of ${this.last}`);
+      const what = walk.count === 1 ? "1 image" : `${walk.count} images`;
+      this.shadowRoot.querySelectorAll(".sheet > canvas").forEach((canvas, k) => {
+        canvas.setAttribute("role", "img");
+        canvas.setAttribute("aria-label", `${what}${this.walks[k]?.title ? `, ${this.walks[k].title}` : ""} at t = ${Math.round(frame.t)}`);
+      });
+    }
+
+    /* The strip under the slider: the first image (or the one singled out) on its way from noise to clean. */
+    #strip() {
+      const canvas = this.$(".film canvas"), [walk] = this.walks.toSorted((a, b) => b.total - a.total);
+      if (!walk || !canvas.clientWidth) return;
+      const { side, gap, columns } = walk, shown = this.alone ?? 0;
+      const slots = Math.max(2, Math.floor(canvas.clientWidth / 32));
+      const width = Math.round(canvas.clientWidth * side / 32);
+      if (canvas.width !== width) Object.assign(canvas, { width, height: side });
+      const brush = canvas.getContext("2d");
+      for (let slot = 0; slot < slots; slot++) {
+        const frame = walk.frames[Math.round(slot * (walk.total - 1) / (slots - 1))];
+        if (!frame) continue;
+        const sheet = picture(frame, "x");
+        ready(sheet).then(() => brush.drawImage(sheet, shown % columns * (side + gap), Math.floor(shown / columns) * (side + gap),
+          side, side, Math.round(slot * (width - side) / (slots - 1)), 0, side, side));
+      }
+    }
+
+    /* How far each walk ends from the reference, over its evaluations: a small chart, both axes logarithmic. */
+    #graph() {
+      const points = this.walks.filter((walk) => walk.distance > 0)
+        .map((walk) => [walk.frames.at(-1).nfe, walk.distance]).sort((a, b) => a[0] - b[0]);
+      if (points.length < 4) return this.$(".graph").replaceChildren();
+      const [w, h, left, bottom] = [480, 170, 46, 34];
+      const scale = (values, from, to) => {
+        const [low, high] = [Math.log(Math.min(...values)), Math.log(Math.max(...values))];
+        return (value) => from + (Math.log(value) - low) / (high - low || 1) * (to - from);
+      };
+      const x = scale(points.map((p) => p[0]), left + 16, w - 20), y = scale(points.map((p) => p[1]), h - bottom - 10, 22);
+      const text = (px, py, words, anchor = "middle") => `<text x="${px}" y="${py}" text-anchor="${anchor}">${words}</text>`;
+      const at = points.map(([a, b]) => [x(a).toFixed(1), y(b).toFixed(1)]);
+      this.$(".graph").innerHTML = `<svg class="chart" viewBox="0 0 ${w} ${h}" role="img"
+        aria-label="Distance to the reference by network evaluations: ${points.map(([a, b]) => `${Number(a)}: ${b.toFixed(3)}`).join(", ")}">
+        <path class="axis" d="M${left} 10V${h - bottom}H${w}" fill="none"/>
+        <polyline points="${at.map((p) => p.join()).join(" ")}"/>
+        ${at.map(([px, py], k) => `<circle cx="${px}" cy="${py}" r="5"/>${text(px, h - bottom + 15, Number(points[k][0]))}
+          ${text(px, py - 9, points[k][1].toPrecision(2))}`).join("")}
+        ${text(w / 2 + left / 2, h - 4, "network evaluations")}
+        ${`<text transform="rotate(-90)" x="${-(h - bottom) / 2}" y="12" text-anchor="middle">distance to reference</text>`}</svg>`;
+    }
+  }
+  if (!customElements.get("ddpm-player")) customElements.define("ddpm-player", Player);
+})();
