@@ -23,24 +23,20 @@ class Prediction(NamedTuple):
 
     target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x0, eps, alpha, sigma) -> what it should say
     x0: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]      # (what it says, x_t, alpha, sigma) -> x0
-    weight: Callable[[Tensor], Tensor]                          # SNR -> its squared error / squared error of x0
 
 
 PREDICTIONS: dict[str, Prediction] = {
     "v": Prediction(  # Salimans & Ho 2022, Section 4 and Appendix D
         target=lambda x0, eps, alpha, sigma: alpha * eps - sigma * x0,
         x0=lambda out, x, alpha, sigma: alpha * x - sigma * out,
-        weight=lambda snr: snr + 1,
     ),
     "eps": Prediction(  # DDPM, Eq. 12 and 15
         target=lambda x0, eps, alpha, sigma: eps,
         x0=lambda out, x, alpha, sigma: (x - sigma * out) / alpha,
-        weight=lambda snr: snr,
     ),
     "x0": Prediction(
         target=lambda x0, eps, alpha, sigma: x0,
         x0=lambda out, x, alpha, sigma: out,
-        weight=lambda snr: torch.ones_like(snr),
     ),
 }
 
@@ -57,25 +53,18 @@ def add_noise(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     return alpha * x0 + sigma * eps
 
 
-def loss(
-    model: UNet, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor, *, min_snr: float | None = None
-) -> Tensor:
+def loss(model: UNet, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor) -> Tensor:
     """Mean squared error of what the model says about x_t, a scalar. DDPM, Algorithm 1 and Eq. 14.
 
     Args:
         x0, eps: clean images and standard normal noise, N×C×H×W.
         y: N labels, `model.classes` where there is none; or None.
         t: N times in 1..T.
-        min_snr: weigh time t by min(SNR, min_snr) / SNR in units of eps. Hang et al. 2023, Eq. 7; 5 is usual.
     """
     prediction = PREDICTIONS[model.prediction]
     alpha, sigma = _coefficients(model.schedule, t)
     out = model(alpha * x0 + sigma * eps, t, y).float()
-    error = (out - prediction.target(x0, eps, alpha, sigma)).square()
-    if min_snr is not None:
-        snr = (alpha / sigma).square()
-        error = error * (snr.clamp(max=min_snr) / prediction.weight(snr))
-    return error.mean()
+    return (out - prediction.target(x0, eps, alpha, sigma)).square().mean()
 
 
 @lru_cache(4096)  # a walk asks for the same times as the one before
@@ -99,7 +88,7 @@ def denoiser(
 
     Raises ValueError for guidance without labels.
     """
-    if guidance and (y is None or (y == model.classes).any()):
+    if guidance and y is None:
         raise ValueError("guidance needs a label: say what to guide towards")
     run, to_x0 = run or model, PREDICTIONS[model.prediction].x0
     both = torch.cat([y, torch.full_like(y, model.classes)]) if guidance else None

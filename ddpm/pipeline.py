@@ -220,6 +220,8 @@ class Pipeline:
         if start is not None:
             times = self._rest(times, start[1])
         _check_number("guidance", guidance, MAX_GUIDANCE)
+        if guidance and (y is None or (y == self.model.classes).any()):
+            raise ValueError("guidance needs a label: say what to guide towards")
         walk = SAMPLERS[sampler]
         if eta is not None:
             _check_number("eta", eta, 1)

@@ -99,7 +99,7 @@ def test_rounds_are_compared_with_each_other():
 def test_the_steps_named_are_those_of_the_measurement():
     """So many steps, with labels, are at the floor: train/README.md says so."""
     text = " ".join((hub.BUILT_IN.parents[1] / "train" / "README.md").read_text().split())
-    assert f"2,000 images, {benchmark.SAMPLER} in" in text
+    assert f"{benchmark.SAMPLER} in 20 steps" in text
     assert f"so {evaluations(benchmark.SAMPLER, benchmark.STEPS)} evaluations are the fewest of these at the floor" in text
 
 
