@@ -20,6 +20,7 @@ import gradio as gr
 from huggingface_hub import constants
 
 from ddpm import GRIDS, SAMPLERS, demo, player
+from ddpm.cpus import use_all
 from ddpm.demo import ANY, BEST, NONE
 from ddpm.hub import BUILT_IN
 from ddpm.pipeline import MAX_GUIDANCE, MAX_SEED
@@ -236,7 +237,8 @@ def _weights_in_use() -> tuple[Any, ...]:
     python = f"from ddpm import Pipeline\nimages = {load}.sample(seeds=range(16))\nimages.save(\"digits.gif\")"
     names = pipeline(serving.weights).class_names
     return (gr.Markdown(notice, visible=bool(notice)), gr.Button(visible=bool(notice)),
-            f"In use: {line}. {demo.about(pipeline(serving.weights))} {told}" + (
+            f"In use: {line}. {demo.about(pipeline(serving.weights))} {told} It is computed by "
+            f"{pipeline(serving.weights).engine.text}." + (
                 f" The code is [in this Space]({constants.ENDPOINT}/spaces/{space}/tree/main)." if space else ""),
             gr.Code(command, visible=bool(command)), python,
             *(gr.Dropdown([ANY, *names]) for _ in range(3)), gr.Dropdown([NONE, *names]))
@@ -306,6 +308,7 @@ WORK: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "sh
 
 def build() -> gr.Blocks:
     """The page."""
+    use_all()
     serving.load(PATIENCE)
     if not serving.arrived:
         print(f"{serving.source}: {serving.problem or 'still loading'}. The built-in weights draw instead.", flush=True)

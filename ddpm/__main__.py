@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .cpus import use_all
 from .pipeline import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, Images, Pipeline, check_out
 from .samplers import SAMPLERS
 from .schedule import GRIDS
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         default="mnist", metavar="WEIGHTS")
     add("--revision", "branch, tag or commit of the Hub repo")
     add("--device", "cpu or cuda", default="cpu")
+    add("--verbose", "say also what computes the network, and why", action="store_true")
     return p
 
 
@@ -70,9 +72,12 @@ def run(args: argparse.Namespace) -> None:
     if not 0 <= seed <= MAX_SEED + 1 - args.count:
         raise ValueError(f"--seed must be in 0..{MAX_SEED + 1 - args.count} for {args.count} pictures, got {seed}")
     seeds = range(seed, seed + args.count)
+    use_all()
     pipeline = Pipeline.from_pretrained(args.model, revision=args.revision, device=_device(args.device))
 
     label = _label(args.label, pipeline)
+    if args.verbose:
+        print(f"engine: {pipeline.engine.text}")
     stream = pipeline.stream(seeds=seeds, labels=label, sampler=args.sampler, steps=args.steps,
                              grid=args.grid, guidance=args.guidance, eta=args.eta)
     start = time.perf_counter()

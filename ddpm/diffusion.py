@@ -6,13 +6,14 @@ the rest of the program only ever asks it for x0.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .schedule import Schedule
-from .unet import UNet
+from .unet import Network, UNet
 
 Denoise = Callable[[Tensor, float], Tensor]  # (x_t, t) -> x0; labels, guidance and clipping live inside
 
@@ -22,24 +23,20 @@ class Prediction(NamedTuple):
 
     target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x0, eps, alpha, sigma) -> what it should say
     x0: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]      # (what it says, x_t, alpha, sigma) -> x0
-    weight: Callable[[Tensor], Tensor]                          # SNR -> its squared error / squared error of x0
 
 
 PREDICTIONS: dict[str, Prediction] = {
     "v": Prediction(  # Salimans & Ho 2022, Section 4 and Appendix D
         target=lambda x0, eps, alpha, sigma: alpha * eps - sigma * x0,
         x0=lambda out, x, alpha, sigma: alpha * x - sigma * out,
-        weight=lambda snr: snr + 1,
     ),
     "eps": Prediction(  # DDPM, Eq. 12 and 15
         target=lambda x0, eps, alpha, sigma: eps,
         x0=lambda out, x, alpha, sigma: (x - sigma * out) / alpha,
-        weight=lambda snr: snr,
     ),
     "x0": Prediction(
         target=lambda x0, eps, alpha, sigma: x0,
         x0=lambda out, x, alpha, sigma: out,
-        weight=lambda snr: torch.ones_like(snr),
     ),
 }
 
@@ -56,28 +53,30 @@ def add_noise(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     return alpha * x0 + sigma * eps
 
 
-def loss(
-    model: UNet, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor, *, min_snr: float | None = None
-) -> Tensor:
+def loss(model: UNet, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor) -> Tensor:
     """Mean squared error of what the model says about x_t, a scalar. DDPM, Algorithm 1 and Eq. 14.
 
     Args:
         x0, eps: clean images and standard normal noise, N×C×H×W.
         y: N labels, `model.classes` where there is none; or None.
         t: N times in 1..T.
-        min_snr: weigh time t by min(SNR, min_snr) / SNR in units of eps. Hang et al. 2023, Eq. 7; 5 is usual.
     """
     prediction = PREDICTIONS[model.prediction]
     alpha, sigma = _coefficients(model.schedule, t)
     out = model(alpha * x0 + sigma * eps, t, y).float()
-    error = (out - prediction.target(x0, eps, alpha, sigma)).square()
-    if min_snr is not None:
-        snr = (alpha / sigma).square()
-        error = error * (snr.clamp(max=min_snr) / prediction.weight(snr))
-    return error.mean()
+    return (out - prediction.target(x0, eps, alpha, sigma)).square().mean()
 
 
-def denoiser(model: UNet, y: Tensor | None = None, *, guidance: float = 0.0, clip: bool = True) -> Denoise:
+@lru_cache(4096)  # a walk asks for the same times as the one before
+def _alpha_sigma(schedule: Schedule, t: float) -> tuple[float, float]:
+    """alpha and sigma at one time."""
+    alpha, sigma = schedule(t)
+    return float(alpha), float(sigma)
+
+
+def denoiser(
+    model: UNet, y: Tensor | None = None, *, guidance: float = 0.0, clip: bool = True, run: Network | None = None
+) -> Denoise:
     """Turns a model into the function that samplers call: (x_t, t) -> the x0 it believes in, without gradients.
 
     Args:
@@ -85,23 +84,23 @@ def denoiser(model: UNet, y: Tensor | None = None, *, guidance: float = 0.0, cli
         guidance: the weight w of classifier-free guidance, (1 + w) * with label - w * without.
             Ho & Salimans 2022, Eq. 6; 0 takes the labelled prediction as it is.
         clip: clamp x0 to [-1, 1], where images live. x_t is never clamped.
+        run: computes what the model would say; the model itself if left out.
 
     Raises ValueError for guidance without labels.
     """
-    if guidance and (y is None or (y == model.classes).any()):
+    if guidance and y is None:
         raise ValueError("guidance needs a label: say what to guide towards")
-    to_x0 = PREDICTIONS[model.prediction].x0
+    run, to_x0 = run or model, PREDICTIONS[model.prediction].x0
+    both = torch.cat([y, torch.full_like(y, model.classes)]) if guidance else None
 
     def denoise(x: Tensor, t: float) -> Tensor:
-        alpha, sigma = (float(c) for c in model.schedule(t))
-        times = x.new_full((len(x),), t)
+        alpha, sigma = _alpha_sigma(model.schedule, t)
         with torch.no_grad():
             if guidance:  # one call for both: half the overhead
-                none = torch.full_like(y, model.classes)
-                with_label, without = model(x.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([y, none])).chunk(2)
+                with_label, without = run(x.repeat(2, 1, 1, 1), x.new_full((2 * len(x),), t), both).chunk(2)
                 out = (1 + guidance) * with_label - guidance * without
             else:
-                out = model(x, times, y)
+                out = run(x, x.new_full((len(x),), t), y)
             x0 = to_x0(out, x, alpha, sigma)
             return x0.clamp(-1, 1) if clip else x0
 

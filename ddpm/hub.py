@@ -59,7 +59,8 @@ def load(source: str | os.PathLike[str], revision: str | None = None) -> Loaded:
     config_path = find(CONFIG, _CONFIG_BYTES)
     config = _read_config(config_path)
     model = _build(config, config_path)
-    _check_class_names(config, config_path)
+    _check_classes(config, config_path)
+    _check_history(config, config_path)
     needed = sum(4 * p.numel() for p in model.state_dict().values())  # nothing larger is even downloaded
     weights_path = find(WEIGHTS, needed + _HEADER_BYTES)
     try:
@@ -71,7 +72,7 @@ def load(source: str | os.PathLike[str], revision: str | None = None) -> Loaded:
 
 
 def files(model: UNet, **facts: Any) -> dict[str, bytes]:
-    """The files that `load` reads, by name. facts (data set, class names, …) go into config.json beside the rest."""
+    """The files that `load` reads, by name. facts (data set, class names, history, …) go into config.json too."""
     weights = save({name: p.detach().float().cpu().contiguous() for name, p in model.state_dict().items()})
     config = {name: getattr(model, name) for name in ARCHITECTURE}
     config |= {"schedule": asdict(model.schedule), **facts, "sha256": hashlib.sha256(weights).hexdigest()}
@@ -160,13 +161,32 @@ def _build(config: dict[str, Any], path: Path) -> UNet:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _check_class_names(config: dict[str, Any], path: Path) -> None:
-    names = config.get("class_names")
+def _check_classes(config: dict[str, Any], path: Path) -> None:
+    names, counts = config.get("class_names"), config.get("class_counts")
     if names is not None and not (
         isinstance(names, list) and len(names) == config["classes"] == len(set(map(str, names)))
         and all(isinstance(name, str) and 0 < len(name) <= 100 for name in names)
     ):
         raise ValueError(f"{path}: class_names must be {config['classes']} different texts, or be left out")
+    if counts is not None and not (
+        isinstance(counts, list) and len(counts) == config["classes"]
+        and all(type(count) is int and 0 <= count <= 10**12 for count in counts) and any(counts)
+    ):
+        raise ValueError(f"{path}: class_counts must be {config['classes']} numbers of images, or be left out")
+
+
+def _check_history(config: dict[str, Any], path: Path) -> None:
+    """What made the weights: it goes on into the cards of all that start from them, as commands and sums."""
+    history = config.get("history")
+    if history is not None and not (
+        isinstance(history, dict) and isinstance(history.get("commands"), list)
+        and all(isinstance(line, str) and line.isprintable() and line.startswith(("python ", "torchrun "))
+                for line in history["commands"])
+        and type(history.get("images")) is int and 0 <= history["images"] <= 10**15
+        and type(history.get("minutes")) in (int, float) and 0 <= history["minutes"] <= 10**9  # NaN compares false
+    ):
+        raise ValueError(f"{path}: history must hold commands (lines that start python or torchrun), images and "
+                         "minutes, or be left out")
 
 
 def load_weights(model: UNet, path: Path, sha256: str) -> None:

@@ -7,6 +7,7 @@
 
 import inspect
 import os
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from . import hub
 from .diffusion import add_noise, denoiser
+from .engine import Engine, fastest, pytorch
 from .files import write_atomic
 from .images import gif, grid, pick_frames, png
 from .player import Walk, document, embedded, film
@@ -116,12 +118,16 @@ def check_out(path: str | os.PathLike[str]) -> None:
 
 class Pipeline:
     """A network ready to draw. `config` is what its config.json says, data set and class names among it; `commit` is
-    that of the Hub repo it came from, if it did."""
+    that of the Hub repo it came from, if it did. The weights of a `finished` model will not change any more: what
+    computes it fastest may take a copy of them."""
 
-    def __init__(self, model: UNet, config: dict[str, Any] | None = None, commit: str | None = None) -> None:
+    def __init__(self, model: UNet, config: dict[str, Any] | None = None, commit: str | None = None, *,
+                 finished: bool = False) -> None:
         self.model = model.eval()
         self.config = config or {}
         self.commit = commit
+        self.finished = finished
+        self._engines: dict[tuple[torch.device, int], Engine] = {}
 
     @classmethod
     def from_pretrained(
@@ -136,12 +142,20 @@ class Pipeline:
         Raises ValueError or OSError that says in one line what is wrong and what to do.
         """
         model, config, commit = hub.load(source, revision)
-        return cls(model.to(device), config, commit)
+        return cls(model.to(device), config, commit, finished=True)
 
     @property
     def device(self) -> torch.device:
         """Where the network lies, and the images are drawn."""
         return self.model.conv_in.weight.device
+
+    @property
+    def engine(self) -> Engine:
+        """What computes the network, chosen when first asked for; `engine.text` says which, and why not the other."""
+        here = self.device, os.getpid()  # after a fork, as on ZeroGPU, the threads of an engine are gone
+        if here not in self._engines:
+            self._engines[here] = fastest(self.model) if self.finished else pytorch(self.model)
+        return self._engines[here]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -151,9 +165,12 @@ class Pipeline:
     def label_of(self, seed: int) -> int:
         """The class that a seed draws if none is asked for; needs a model with classes.
 
-        Multiples of the golden ratio: any run of seeds has all classes about equally often, all seeds have exactly.
+        Each as often as among the training images (`class_counts` in config.json; equally often, if it is not there):
+        to draw without being asked for anything is to draw from all that was learned. Multiples of the golden ratio:
+        any run of seeds has the classes in about these shares, all seeds together have them exactly.
         """
-        return seed * GOLDEN % 2**32 * self.model.classes >> 32
+        bounds = list(accumulate(self.config.get("class_counts") or [1] * self.model.classes))
+        return bisect(bounds, seed * GOLDEN % 2**32 * bounds[-1] >> 32)
 
     def asked(self, seeds: Sequence[int], labels: int | Sequence[int | None] | None = None) -> list[str | None]:
         """What each image is asked to show, in words, or None. Arguments and errors as for `stream`."""
@@ -192,7 +209,8 @@ class Pipeline:
             guidance: how strongly to insist on the label, 0..20; doubles the network evaluations.
             eta: 0..1, how much fresh noise "ddim" adds; only for samplers that have it.
             start: images x0 (N×C×H×W in [-1, 1]) and a time t in 1..T: instead of pure noise, x0 drowned in each seed's
-                noise up to t (or to where the grid begins, if that is less), and only the part of the way that is left. Meng et al. 2022 (SDEdit).
+                noise up to t (or to where the grid begins, if that is less), and only the part of the way that is
+                left. Meng et al. 2022 (SDEdit).
 
         Raises ValueError at once (not at the first frame), naming the valid choices.
         """
@@ -202,6 +220,8 @@ class Pipeline:
         if start is not None:
             times = self._rest(times, start[1])
         _check_number("guidance", guidance, MAX_GUIDANCE)
+        if guidance and (y is None or (y == self.model.classes).any()):
+            raise ValueError("guidance needs a label: say what to guide towards")
         walk = SAMPLERS[sampler]
         if eta is not None:
             _check_number("eta", eta, 1)
@@ -210,7 +230,7 @@ class Pipeline:
             walk = partial(walk, eta=eta)
 
         model, nfe, cost = self.model, 0, 2 if guidance else 1
-        denoise = denoiser(model, y, guidance=guidance)
+        denoise = denoiser(model, y, guidance=guidance, run=self.engine.run)
 
         def counted(x: Tensor, t: float) -> Tensor:
             nonlocal nfe
@@ -231,7 +251,7 @@ class Pipeline:
         Raises ValueError at once for seeds, shapes or times that cannot be.
         """
         seeds = _checked_seeds(seeds, self.model)
-        eps, denoise = _seeded_noise(seeds)(self._like(seeds)), denoiser(self.model)
+        eps, denoise = _seeded_noise(seeds)(self._like(seeds)), denoiser(self.model, run=self.engine.run)
         drowned = [self._drowned(x0, eps, t) for t in times]
         asked = accumulate(int(t > 0) for t in times)  # at 0 there is nothing to ask
         return (Frame(t, x, denoise(x, t) if t else x, nfe, self._snr(t))

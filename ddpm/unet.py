@@ -6,7 +6,7 @@ diffusion. The parts and their order are those of diffusers' UNet2DModel, so tha
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .schedule import Schedule
 
+Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x, t, y) -> out, as UNet.forward has it
 PREDICTION_TYPES = ("v", "eps", "x0")  # what a network may be trained to say; diffusion.PREDICTIONS has the formulas
 
 
@@ -137,8 +138,10 @@ class UNet(nn.Module):
             return ResidualBlock(c_in, c_out, c_emb, groups, heads=c_out // width if attends else 0)
 
         self.time = nn.Sequential(nn.Linear(stem, c_emb), nn.SiLU(), nn.Linear(c_emb, c_emb))
-        # The table is drawn here: on the meta device (hub.py) the layer's own drawing imports half of torch.
-        self.label = nn.Embedding.from_pretrained(torch.randn(classes + 1, c_emb), freeze=False) if classes else None
+        table = torch.empty(classes + 1, c_emb)
+        if not table.is_meta:  # there (hub.py) nothing is to be drawn, and trying to would import half of torch
+            table.normal_()
+        self.label = nn.Embedding.from_pretrained(table, freeze=False) if classes else None
         self.conv_in = nn.Conv2d(channels, stem, 3, padding=1)
 
         self.down, skips = nn.ModuleList(), [stem]

@@ -6,7 +6,7 @@ import sys
 import pytest
 from PIL import Image
 
-from ddpm import SAMPLERS, benchmark
+from ddpm import SAMPLERS
 from ddpm.__main__ import main
 
 
@@ -52,12 +52,3 @@ def test_the_command_of_the_readme_runs_in_a_new_process(tmp_path):
     assert done.returncode == 0, done.stderr
     assert out.stat().st_size < 500_000
     assert subprocess.run([sys.executable, "-m", "ddpm", "--help"], capture_output=True, check=True).stdout
-
-
-def test_the_benchmark_has_a_row_for_every_sampler(run, capsys):
-    assert benchmark.main(["--model", str(run), "--steps", "3", "--rounds", "1"]) == 0
-    rows = capsys.readouterr().out.splitlines()[2:]
-    assert [row.split()[0] for row in rows] == list(SAMPLERS)
-    for options in (["--rounds", "0"], ["--steps", "0"], ["--model", "nowhere"]):
-        assert benchmark.main(["--model", str(run), *options]) == 2
-        assert capsys.readouterr().err.count("\n") == 1

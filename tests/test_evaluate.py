@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from scipy import linalg
 
 from ddpm import Pipeline, hub
 from tests.conftest import DIGITS, tiny_unet
-from train import classifier, evaluate, judge, metrics, reference, sweep
+from train import classifier, evaluate, judge, metrics, plot, reference, sweep
 from train.metrics import Statistics
 from train.yardstick import FIGURES
 
@@ -247,6 +248,14 @@ def test_a_sweep_can_be_plotted(run, options, tmp_path):
     assert evaluate.main([*settings, "--plot", str(tmp_path / "sweep.png")]) == 0
     with Image.open(tmp_path / "sweep.png") as picture:
         assert picture.width == 1600
+
+
+@pytest.mark.parametrize("heights", [[0.5] * 14, [0.0] * 14, [0.1, 0.11, 0.9], [1.0], [k / 40 for k in range(41)]])
+def test_the_labels_of_a_plot_do_not_touch(heights):
+    found = plot._apart(heights)
+    gap = min(plot._GAP, 1 / max(len(found) - 1, 1))
+    assert all(b - a > gap - 1e-9 for a, b in pairwise(found)) and found[0] > -1e-9 and found[-1] <= 1
+    assert plot._apart([0.1, 0.4, 0.9]) == [0.1, 0.4, 0.9]
 
 
 def test_a_plot_without_matplotlib_costs_one_line_before_the_work(run, options, tmp_path, capsys, monkeypatch):

@@ -92,6 +92,12 @@ def test_a_flipped_bit_and_a_cut_file_are_noticed(folder):
     ({"schedule": {"name": "cosine", "T": 10**9}}, "1..10000"), ({"schedule": {"nme": 1}}, "nme"), ({"schedule": 3}, "config.json"),
     ({"attention": [True, "no"]}, "attention"), ({"blocks": None}, "blocks"), ({"size": float("nan")}, "size"),
     ({"class_names": ["a"]}, "class_names"), ({"class_names": [1] * 10}, "class_names"), ({"sha256": None}, "sha256"),
+    ({"class_counts": [1]}, "class_counts"), ({"class_counts": 10 * [0]}, "class_counts"), ({"class_counts": 10 * [-1]}, "class_counts"),
+    ({"class_counts": 10 * [1.5]}, "class_counts"), ({"class_counts": 10 * [10**30]}, "class_counts"), ({"class_counts": {}}, "class_counts"),
+    *(({"history": {"commands": ["python -m train"], "images": 1, "minutes": 1.5} | changes}, "history") for changes in (
+        {"images": -1}, {"images": 10**400}, {"images": 1.5}, {"images": True}, {"minutes": float("nan")}, {"minutes": "9"},
+        {"commands": "python -m train"}, {"commands": [3]}, {"commands": ["python -m train\n```"]}, {"commands": ["<script>"]})),
+    ({"history": ["python -m train"]}, "history"), ({"history": {}}, "history"),
 ])
 def test_nonsense_in_the_config_is_refused_in_one_line(folder, changes, words):
     edit(folder, **changes)

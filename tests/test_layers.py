@@ -11,16 +11,19 @@ ALLOWED = {
     "schedule": set(),
     "files": set(),
     "unet": {"schedule"},
+    "onnx": {"unet"},
+    "engine": {"onnx", "unet"},
+    "cpus": set(),
     "diffusion": {"schedule", "unet"},
     "samplers": {"schedule", "diffusion"},
     "images": set(),
     "hub": {"schedule", "unet"},
     "player": {"images"},
-    "pipeline": {"files", "hub", "diffusion", "images", "player", "samplers", "unet"},
+    "pipeline": {"files", "hub", "diffusion", "engine", "images", "player", "samplers", "unet"},
     "demo": {"images", "pipeline", "player", "samplers", "schedule"},
     "serving": {"hub", "pipeline"},
-    "__main__": {"pipeline", "samplers", "schedule"},
-    "benchmark": {"diffusion", "pipeline", "samplers"},
+    "__main__": {"cpus", "pipeline", "samplers", "schedule"},
+    "benchmark": {"cpus", "diffusion", "engine", "files", "pipeline", "samplers", "unet"},
     "__init__": {"diffusion", "pipeline", "samplers", "schedule", "unet"},
 }
 
@@ -55,14 +58,21 @@ def test_modules_know_only_those_below_them(module):
     known = imports(file)
     dots = ".." if file.name == "__init__.py" and module != "__init__" else "."  # what is beside it, as it writes it
     assert {name.removeprefix(dots) for name in known if name.startswith(".")} <= ALLOWED[module]
-    assert not {name for name in known if name.split(".")[0] in ("train", "app", "gradio", "diffusers", "pickle")}
+    optional = {"engine": {"onnxruntime"}, "benchmark": {"diffusers"}}.get(module, set())
+    banned = {"train", "app", "gradio", "pickle", "diffusers", "onnxruntime"} - optional
+    assert not {name for name in known if name.split(".")[0] in banned}
+
+
+@pytest.mark.parametrize(("module", "package"), [("engine", "onnxruntime"), ("benchmark", "diffusers")])
+def test_what_may_be_missing_is_imported_only_where_it_is_used(module, package):
+    top = ast.parse((ROOT / "ddpm" / f"{module}.py").read_text()).body
+    assert package not in {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+    assert package not in {node.module for node in top if isinstance(node, ast.ImportFrom)}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "train").glob("*.py")), ids=lambda path: path.name)
 def test_training_knows_no_page_and_no_pickle(path):
-    compares = path.name == "benchmark.py"  # the speed of diffusers' network beside ours, where it is installed
-    banned = {"app", "gradio", "pickle", "diffusers"} - ({"diffusers"} if compares else set())
-    assert not {name for name in imports(path) if name.split(".")[0] in banned}
+    assert not {name for name in imports(path) if name.split(".")[0] in ("app", "gradio", "pickle", "diffusers")}
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "ddpm/player").glob("*.js")), ids=lambda path: path.name)

@@ -43,6 +43,12 @@ def test_without_labels_each_seed_draws_a_class_and_all_classes_come_up_equally_
     assert torch.equal(free, pipeline.sample(seeds=range(4), steps=4, labels=drawn[:4]).x)
 
 
+def test_each_class_comes_up_as_often_as_in_training(pipeline):
+    counts = [50, 0, 1, 9, 40, 0, 0, 0, 0, 0]
+    drawn = [Pipeline(pipeline.model, {"class_counts": counts}).label_of(seed) for seed in range(5000, 6000)]
+    assert all(abs(drawn.count(label) - 10 * count) <= 3 for label, count in enumerate(counts))
+
+
 def test_no_label_is_a_label_of_its_own(pipeline):
     told, untold = (pipeline.sample(seeds=[0], steps=4, labels=label).x for label in (None, 10))
     assert (told - untold).abs().max() > 1e-3

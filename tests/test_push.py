@@ -1,6 +1,7 @@
 """A run on its way to the Hub: one commit, the same push twice, what people wrote, and what goes wrong."""
 
 import json
+import re
 import shutil
 import threading
 
@@ -62,10 +63,22 @@ def test_the_card_says_what_it_is_and_how_to_use_it(server, run):
 
 def test_what_was_measured_is_in_the_card(server, run, tmp_path, capsys):
     measured = shutil.copytree(run, tmp_path / "run")
-    report = {"command": "python -m train.evaluate --model x", "samples": 10_000, "judge": {"dataset": "mnist"},
-              "figures": {"frechet": {"mean": 2.03125}}}
+    report = {"command": "python -m train.evaluate --model x", "samples": 10_000, "repetitions": 3,
+              "judge": {"dataset": "mnist"}, "settings": {"sampler": "ddim", "steps": 9, "guidance": 0.0, "labels": True},
+              "weights_sha256": hub.load(run).config["sha256"],
+              "figures": {"frechet": {"mean": 2.03125, "std": 0.02, "floor": 2.5, "subset": 2.25}}}
     (measured / "evaluation.json").write_text(json.dumps(report))
+    before = (measured / "README.md").read_text()
+    assert card.main([str(measured)]) == card.main([str(measured)]) == 0, "a second time changes nothing"
+    after = (measured / "README.md").read_text()
+    assert after.count("## Measured") == 1 and after.index("## Use") < after.index("## Measured") < after.index("## How")
+    assert "| Fréchet distance | 2.031 ± 0.020 | 2.500 | 2.250 |" in after
+    assert "10,000 images, 3 times (sampler ddim, 9 steps, each class as often as in training)" in after
+    assert re.sub("\n## Measured\n.*?\n(?=\n## )", "", after, flags=re.DOTALL) == before
     assert push.main([str(measured), REPO]) == 0
+    (measured / "README.md").write_text(before)  # a push puts them there by itself
+    capsys.readouterr()
+    assert push.main([str(measured), REPO]) == 0 and "has all of this already" in told(capsys)
     text = server.files(REPO)["README.md"].decode()
     result, = ModelCard(text).data.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_type) == ("frechet", 2.0312, "ylecun/mnist")
@@ -73,6 +86,9 @@ def test_what_was_measured_is_in_the_card(server, run, tmp_path, capsys):
     (measured / "evaluation.json").write_text("[]")
     assert push.main([str(measured), REPO]) == 2
     assert "no report" in told(capsys) and server.commits(REPO) == 1
+    (measured / "evaluation.json").write_text(json.dumps(report | {"weights_sha256": 64 * "0"}))
+    assert card.main([str(measured)]) == push.main([str(measured), REPO]) == 2
+    assert "other weights" in told(capsys) and server.commits(REPO) == 1
 
 
 def test_a_card_without_the_markers_gets_them(server, run, tmp_path):

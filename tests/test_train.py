@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 
 from ddpm import Pipeline, UNet, hub
 from tests.conftest import DIGITS, TINY, tiny_unet
-from train import loop
+from train import artefact, loop
 from train.__main__ import main
 from train.checkpoint import CHECKPOINT, Header, read_header
 from train.data import DATASETS
@@ -41,6 +41,7 @@ def test_a_run_ends_with_a_folder_like_a_hub_repo(run):
                      "samples", CHECKPOINT}
     config = json.loads((run / "config.json").read_text())
     assert config["dataset"] == "mnist" and config["class_names"] == list("0123456789")
+    assert sum(config["class_counts"]) == 400 and min(config["class_counts"]) > 20
     with Image.open(run / "samples.gif") as gif:
         assert gif.n_frames == 21
     card = (run / "README.md").read_text()
@@ -300,9 +301,25 @@ def test_a_run_may_start_from_the_weights_of_another(run, tmp_path, capsys):
     assert main([*TINY, "--init", str(run), "--out", str(out), "--steps", "1", "--lr", "1e-12"]) == 0
     for name, weight in weights(out).items():
         torch.testing.assert_close(weight, weights(run)[name])
-    assert f"--init {run}" in (out / "README.md").read_text()
+    assert main([*TINY, "--out", str(out), "--resume", "--steps", "2"]) == 0
+    history = json.loads((out / "config.json").read_text())["history"]
+    before, first, then = history["commands"]
+    assert "--steps 12" in before and f"--init {run}" in first and "--resume" in then, "the first leg's too, in order"
+    assert history["images"] == (12 + 2) * 8
+    card = (out / "README.md").read_text()
+    assert "\n".join(history["commands"]) in card and "2 steps, 16 images" in card and "started from 112 images" in card
     assert main([*TINY, "--init", str(run), "--out", str(tmp_path / "no"), "--steps", "1", "--T", "9"]) == 2
     assert "its schedule is" in error_of(capsys) and not (tmp_path / "no").exists()
+
+
+def test_the_built_in_card_lists_what_made_the_weights():
+    folder = hub.BUILT_IN / "mnist"
+    history, card = hub.load("mnist").config["history"], (folder / "README.md").read_text()
+    assert "```\n" + "\n".join(history["commands"]) + "\n```" in card and f"{history['images']:,} images" in card
+
+
+def test_a_command_is_one_line_whatever_people_type():
+    assert artefact.command("train", ["--out", "a\nb\x1b"]) == "python -m train --out 'a?b?'"
 
 
 def test_own_rgb_images_can_be_trained_on(tmp_path, capsys):

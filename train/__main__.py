@@ -62,8 +62,6 @@ def parser() -> argparse.ArgumentParser:
     add(how, "--ema", "how slowly the published average follows the weights, 0..1", type=float, default=Recipe.ema)
     add(how, "--drop-label", "share of labels withheld, so that it learns to draw without", type=float,
         default=Recipe.drop_label)
-    add(how, "--min-snr", "gamma of min-SNR, against too much weight on easy times (5 is usual; off if left out)",
-        type=_positive(float))
     add(how, "--seed", "of all that is random", type=int, default=Recipe.seed)
 
     network = p.add_argument_group("network and process")

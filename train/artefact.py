@@ -18,6 +18,9 @@ def draw(model: UNet) -> Images:
     return Pipeline(model).sample(seeds=range(16), steps=min(20, model.schedule.T))
 
 
+NO_HISTORY = {"commands": [], "images": 0, "minutes": 0.0}
+
+
 def write(run: Path, model: UNet, data: Data, settings: dict[str, Any], *, step: int, seconds: float) -> None:
     """Writes config.json, model.safetensors (float32), README.md, samples.png and samples.gif into run."""
     for name, content in contents(model, data, settings, step=step, seconds=seconds).items():
@@ -29,17 +32,31 @@ def contents(model: UNet, data: Data, settings: dict[str, Any], *, step: int, se
     if not all(p.isfinite().all() for p in model.parameters()):
         raise FloatingPointError(f"the weights hold values that are no finite numbers (step {step})")
     images = draw(model)
+    made = history(settings, step=step, seconds=seconds)
     return {
         "samples.png": png(images.grid()),
         "samples.gif": gif([grid(frame.x) for frame in images.frames]),
-        "README.md": card.write(model, data, settings, step=step, seconds=seconds).encode(),
-        **hub.files(model, dataset=settings["dataset"], class_names=list(data.classes) or None),
+        "README.md": card.write(model, data, settings, made, step=step, seconds=seconds).encode(),
+        **hub.files(model, dataset=settings["dataset"], class_names=list(data.classes) or None,
+                    class_counts=data.labels.bincount(minlength=len(data.classes)).tolist() if data.classes else None,
+                    history=made),
     }
 
 
+def history(settings: dict[str, Any], *, step: int, seconds: float) -> dict[str, Any]:
+    """All that made the weights: the commands in order, images seen and minutes, with those of the weights that the
+    run started from (--init), as far as their config.json tells.
+    """
+    before = settings["before"]
+    return {"commands": [*before["commands"], *settings["commands"]],
+            "images": before["images"] + step * settings["batch_size"],
+            "minutes": round(before["minutes"] + seconds / 60, 1)}
+
+
 def command(module: str, argv: list[str]) -> str:
-    """The command line that started this run of a module."""
+    """The command line that started this run of a module, as one line."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
     nodes = int(os.environ.get("WORLD_SIZE", 0)) // processes if processes else 1
     start = ["torchrun", f"--nproc-per-node={processes}", f"--nnodes={nodes}"] if processes else ["python"]
-    return shlex.join([*start, "-m", module, *argv])
+    line = shlex.join([*start, "-m", module, *argv])
+    return "".join(c if c.isprintable() else "?" for c in line)

@@ -4,7 +4,6 @@ import argparse
 import copy
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ddpm import SAMPLERS, Pipeline, UNet, loss
+from ddpm.benchmark import Diffusers, spread
 from ddpm.files import write_atomic
 from ddpm.images import from_pixels
 
@@ -68,26 +68,6 @@ class PlainLoop:
             for average, p in zip(self.ema.parameters(), self.model.parameters(), strict=True):
                 average.lerp_(p, 1 - decay)
         return value.detach()
-
-
-class Diffusers(nn.Module):
-    """diffusers' UNet2DModel of the same size as ours, called as ours is. ModuleNotFoundError if it is not there."""
-
-    def __init__(self, ours: UNet) -> None:
-        from diffusers import UNet2DModel  # only this measurement needs it
-
-        super().__init__()
-        self.schedule, self.prediction, self.classes = ours.schedule, ours.prediction, ours.classes
-        self.network = UNet2DModel(
-            sample_size=ours.size, in_channels=ours.channels, out_channels=ours.channels, layers_per_block=ours.blocks,
-            block_out_channels=[ours.width * m for m in ours.mults], attention_head_dim=ours.width, norm_num_groups=8,
-            down_block_types=["AttnDownBlock2D" if attends else "DownBlock2D" for attends in ours.attention],
-            up_block_types=["AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(ours.attention)],
-            attn_norm_num_groups=8, resnet_time_scale_shift="scale_shift", num_class_embeds=ours.classes + 1)
-
-    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """x N×C×H×W, t N times, y N labels -> N×C×H×W."""
-        return self.network(x, t - 1, class_labels=y).sample  # there the first training time is 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -208,11 +188,6 @@ def measure(updates: dict[str, Callable[[], object]], steps: int, rounds: int, b
             wait()
             rates[name].append(steps * batch / (time.perf_counter() - begin))
     return {name: values[1:] for name, values in rates.items()}  # the first round warms up
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    """Median, least, most, and all of them."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": values}
 
 
 def to_floor(args: argparse.Namespace, device: torch.device, origin: dict[str, Any]) -> None:

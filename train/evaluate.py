@@ -24,7 +24,7 @@ from .classifier import BUILT_IN
 from .data import DATASETS
 from .drawing import draw, is_first, is_pictures, labels_of, read_pictures
 from .run import join_processes
-from .yardstick import FIGURES, Yardstick
+from .yardstick import Yardstick, described, rows
 
 SAMPLES, SEEDS = 10_000, 3
 HOW = ("sampler", "steps", "grid", "guidance")  # the options that say how a model draws, labels apart
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     how("--steps", help=f"from noise to picture (default: {_STREAM['steps']})", type=int)
     how("--grid", help="where along the way the steps fall (default: the sampler's own)")
     how("--guidance", help="how strongly to insist on the label", type=float)
-    how("--unlabelled", help="do not tell the network what to draw (else each class equally often, if it knows any)",
+    how("--unlabelled", help="do not tell the network what to draw (else each class as often as in training)",
         action="store_const", const=True)
 
     many = p.add_argument_group("comparing samplers: the Fréchet distance alone, for each combination of").add_argument
@@ -144,17 +144,8 @@ def measure(yardstick: Yardstick, sets: list[tuple[Tensor, Tensor | None]]) -> d
 
 def table(report: dict[str, Any]) -> str:
     """The figures as people read them."""
-    rows = [("", "good", "this", "±", "test images", "training images")]
-    for name, figure in report["figures"].items():
-        title, form, good = FIGURES[name]
-        spread = "" if figure["std"] is None else format(figure["std"], form)
-        rows.append((title, good, *(format(figure["mean"], form), spread), *(
-            format(figure[real], form) for real in ("floor", "subset"))))
-    head = f"{report['model']}: {report['samples']:,} images"
-    repeated = f", {report['repetitions']} times" if report["repetitions"] > 1 else ""
-    how = report.get("settings")
-    how = f" ({', '.join(f'{name} {value}' for name, value in how.items() if value)})" if how else ""
-    return "\n".join([head + repeated + how, *sweep.aligned(rows)])
+    head = ("", "good", "this", "±", "test images", "training images")
+    return "\n".join([f"{report['model']}: {described(report)}", *sweep.aligned([head, *rows(report)])])
 
 
 def _check(args: argparse.Namespace, pictures: bool) -> None:

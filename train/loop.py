@@ -30,7 +30,7 @@ class Recipe:
 
     batch_size counts all processes together. warmup is in steps. clip bounds the norm of the gradient. ema is the
     decay of the weight average. drop_label is the share of samples whose label is withheld, each for itself
-    (Ho & Salimans 2022, Algorithm 1). min_snr is the gamma of min-SNR weighting (Hang et al. 2023), or None.
+    (Ho & Salimans 2022, Algorithm 1).
     """
 
     batch_size: int
@@ -40,7 +40,6 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.9995
     drop_label: float = 0.1
-    min_snr: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -141,7 +140,7 @@ class Trainer:
         x0, y, t, eps = self.batch
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            value = loss(self.network, x0, y, t, eps, min_snr=self.recipe.min_snr)
+            value = loss(self.network, x0, y, t, eps)
         value.backward()
         self.loss = value.detach()
         if self.world > 1:

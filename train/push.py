@@ -33,8 +33,9 @@ from tqdm import tqdm
 from ddpm import hub
 
 from . import card, export
+from .card import CARD, REPORT
 
-CARD, METRICS, REPORT = "README.md", "metrics.jsonl", "evaluation.json"
+METRICS = "metrics.jsonl"
 PICTURES = ("samples.png", "samples.gif")
 _WAITS = (1, 2, 4)  # seconds before each new try, unless the Hub names a time; huggingface_hub itself waits as well
 _LONGEST_WAIT = 60
@@ -89,7 +90,8 @@ def push(
     api, files = HfApi(), dict(files)
     try:
         report = json.loads(files[REPORT]) if REPORT in files else None
-        files[CARD] = card.for_hub(files[CARD].decode(), repo, report).encode()
+        sha256 = json.loads(files[hub.CONFIG])["sha256"]
+        files[CARD] = card.for_hub(files[CARD].decode(), repo, report, sha256).encode()
     except ValueError as error:
         raise ValueError(f"{REPORT} or {CARD} cannot be used: {error}") from error
     operations: dict[str, CommitOperationAdd] = {}  # kept between tries: they remember what was sent

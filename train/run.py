@@ -51,8 +51,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     data = _load_data(args)
     torch.manual_seed(args.seed)
     model = build(args, data)
-    if args.init and not args.resume:
-        _start_from(args.init, model)
+    before = _start_from(args.init, model) if args.init and not args.resume else artefact.NO_HISTORY
     trainer = Trainer(model.to(device), data.to(device), recipe, compile=args.compile)
     header = read_header(args.out) if args.resume else None
     if header:
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         raise ValueError(f"the images in {args.data} are not those that {args.out} was started with")
     settings = settings_of(args) | {
         "commands": [*(header.settings["commands"] if header else []), command], "fingerprint": fingerprint,
-        "hardware": card.hardware(device)}
+        "before": header.settings.get("before", before) if header else before, "hardware": card.hardware(device)}
     seconds = stopwatch(header.seconds if header else 0.0)
 
     budget = Budget(steps, args.minutes)
@@ -206,14 +205,18 @@ def build(args: argparse.Namespace, data: Data) -> UNet:
                 [side in attends for side in sides], Schedule(args.schedule, args.T), args.prediction)
 
 
-def _start_from(source: str, model: UNet) -> None:
-    """Gives model the weights stored at source. Raises ValueError naming what differs if that is another network."""
-    found = hub.load(source).model
+def _start_from(source: str, model: UNet) -> dict[str, Any]:
+    """Gives model the weights stored at source; returns what made them, as far as their config.json tells.
+
+    Raises ValueError naming what differs if that is another network.
+    """
+    found, config, _ = hub.load(source)
     for name in (*hub.ARCHITECTURE, "schedule"):
         theirs, ours = getattr(found, name), getattr(model, name)
         if theirs != ours:
             raise ValueError(f"--init {source}: its {name} is {theirs}, the options and the data ask for {ours}")
     model.load_state_dict(found.state_dict())
+    return config.get("history") or artefact.NO_HISTORY
 
 
 def _forget_after(metrics: Path, step: int) -> None:

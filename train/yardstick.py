@@ -36,6 +36,32 @@ FIGURES: dict[str, Figure] = {
 }
 
 
+def described(report: dict[str, Any]) -> str:
+    """What was measured, of a report of `python -m train.evaluate`: how many images, drawn how."""
+    times = f", {report['repetitions']} times" if report["repetitions"] > 1 else ""
+    how = report.get("settings") or {}
+    words = [f"{how[name]} {name}" if name == "steps" else f"{name} {how[name]}" for name in how
+             if name != "labels" and how[name]]
+    if "labels" in how:
+        words.append("each class as often as in training" if how["labels"] else "without labels")
+    return f"{report['samples']:,} images{times}" + (f" ({', '.join(words)})" if words else "")
+
+
+def rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The figures of a report as people read them: what it is, what is good, this, its spread over the repetitions
+    ("" for one), as many real test images, as many training images.
+
+    Raises KeyError, TypeError or ValueError if it is no report.
+    """
+    found = []
+    for name, figure in report["figures"].items():
+        title, form, good = FIGURES[name]
+        spread = "" if figure["std"] is None else format(figure["std"], form)
+        found.append((title, good, format(figure["mean"], form), spread,
+                      *(format(figure[real], form) for real in ("floor", "subset"))))
+    return found
+
+
 class Yardstick:
     """A judge, what it keeps of the real images, and the real images. Works on the device on which the judge lies.
 

@@ -1,0 +1,57 @@
+"""How many CPUs this process has. A container shows all those of the machine, also where it may use only two."""
+
+import math
+import os
+from pathlib import Path
+
+import torch
+
+_ROOT = Path("/")  # of /proc and /sys
+
+
+def available() -> int:
+    """CPUs that this process may run on, and no more than the CPU time its container is granted; 1 or more."""
+    some = hasattr(os, "sched_getaffinity")  # a Mac has no such thing
+    may_run_on = len(os.sched_getaffinity(0)) if some else os.cpu_count() or 1
+    return max(1, math.ceil(min(may_run_on, _quota())))
+
+
+def use_all() -> int:
+    """Has torch, and any engine that starts afterwards, compute with `available` threads. Returns their number.
+
+    For the start of a program. Who set OMP_NUM_THREADS knows better: then nothing changes.
+    """
+    if not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(available())
+    return torch.get_num_threads()
+
+
+def _quota() -> float:
+    """CPU seconds a second that Linux's control groups grant: the least of this process's group and those above it."""
+    try:
+        groups = (_ROOT / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    least = math.inf
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            mount, files = "sys/fs/cgroup", ("cpu.max", "cpu.max")
+        elif "cpu" in controllers.split(","):
+            mount, files = f"sys/fs/cgroup/{controllers}", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        else:
+            continue
+        # A container may see the path that its group has on the machine, and the group itself at the mount.
+        group = _ROOT / mount / path.lstrip("/")
+        folders = [folder for folder in (group, *group.parents) if folder.is_relative_to(_ROOT / mount)]
+        least = min([least, *(_ratio(*(folder / name for name in files)) for folder in folders)])
+    return least
+
+
+def _ratio(quota: Path, period: Path) -> float:
+    """The first word of one file by the last of the other, both in microseconds; infinite if there is no limit."""
+    try:
+        granted, of = int(quota.read_text().split()[0]), int(period.read_text().split()[-1])
+    except (OSError, ValueError, IndexError):  # no such group; or "max", no limit
+        return math.inf
+    return granted / of if granted > 0 and of > 0 else math.inf  # -1: no limit

@@ -1,0 +1,63 @@
+"""How many CPUs there are to use, read from a file system made up for it."""
+
+import os
+
+import pytest
+import torch
+
+from ddpm import cpus
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A function that makes a machine: how many CPUs a process may run on, its groups, and files of the groups."""
+
+    def make(count, groups, **files):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
+        monkeypatch.setattr(cpus, "_ROOT", tmp_path)
+        for name, text in {"proc/self/cgroup": groups, **{f"sys/fs/cgroup/{n}": t for n, t in files.items()}}.items():
+            if text is not None:
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name).write_text(text)
+
+    return make
+
+
+@pytest.mark.parametrize(("count", "groups", "files", "expected"), [
+    (1, None, {}, 1), (64, None, {}, 64),
+    # Version 2: the group, or one above it, may be limited.
+    (64, "0::/\n", {"cpu.max": "200000 100000\n"}, 2), (64, "0::/\n", {"cpu.max": "max 100000\n"}, 64),
+    (64, "0::/\n", {"cpu.max": "150000 100000\n"}, 2), (64, "0::/\n", {"cpu.max": "10000 100000\n"}, 1),
+    (1, "0::/\n", {"cpu.max": "200000 100000\n"}, 1), (64, "0::/\n", {}, 64),
+    (64, "0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "300000 100000\n"}, 3),
+    (64, "0::/a/b\n", {"a/b/cpu.max": "200000 100000\n", "a/cpu.max": "300000 100000\n"}, 2),
+    (64, "0::/of/the/host\n", {"cpu.max": "200000 100000\n"}, 2),
+    # Version 1, which keeps a mount for each controller.
+    (64, "5:cpu,cpuacct:/x\n3:memory:/x\n", {"cpu,cpuacct/x/cpu.cfs_quota_us": "200000\n", "cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"}, 2),
+    (64, "5:cpu,cpuacct:/of/the/host\n", {"cpu,cpuacct/cpu.cfs_quota_us": "400000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, 4),
+    (64, "5:cpu,cpuacct:/\n", {"cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, 64),
+    # What no kernel writes.
+    (64, "0::/\n", {"cpu.max": ""}, 64), (64, "0::/\n", {"cpu.max": "x y\n"}, 64), (64, "0::/\n", {"cpu.max": "200000 0\n"}, 64),
+    (64, "", {"cpu.max": "200000 100000\n"}, 64),
+])
+def test_a_container_has_the_cpus_it_was_granted(machine, count, groups, files, expected):
+    machine(count, groups, **files)
+    assert cpus.available() == expected
+
+
+def test_without_linux_all_cpus_count(monkeypatch, tmp_path):
+    monkeypatch.setattr(cpus, "_ROOT", tmp_path)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert cpus.available() == 3
+
+
+def test_threads_are_as_many_as_cpus_unless_the_user_said_otherwise(machine, monkeypatch):
+    machine(64, "0::/\n", **{"cpu.max": "200000 100000\n"})
+    before = torch.get_num_threads()
+    try:
+        assert cpus.use_all() == before, "the tests set OMP_NUM_THREADS"
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert cpus.use_all() == torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
