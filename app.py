@@ -409,7 +409,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
     sampler.change(lambda name: gr.Slider(visible=True) if name == "ddim" else gr.Slider(value=0, visible=False),
                    sampler, eta, queue=False, **QUIET)
     query, go_on = gr.Textbox(visible=False), gr.Checkbox(visible=False)
-    page.load(restore, query, [*settings, go_on], js=RECALL, queue=False, **QUIET).then(
+    page.load(restore, query, [*settings, go_on], js=RECALL, concurrency_limit=None, **QUIET).then(
         None, go_on, None, js=RUN, queue=False, **QUIET)
     return label
 

@@ -1,5 +1,6 @@
 """The page in a real browser: what a visitor sees and does, by mouse, by keys, by phone, in the dark and offline."""
 
+import base64
 import os
 import re
 import shutil
@@ -90,8 +91,6 @@ class Visitor:
         """The pixels on the canvas."""
         data = self.page.evaluate("(name) => document.querySelector(`#${name} ddpm-player`).shadowRoot"
                                   ".querySelector('.sheet canvas').toDataURL().split(',')[1]", name)
-        import base64
-
         return Image.open(BytesIO(base64.b64decode(data)))
 
     def saved(self, click):
@@ -149,7 +148,7 @@ def test_stop_keeps_what_there_is_and_frees_the_server(visit):
     visitor = visit()
     visitor.page.goto(visitor.url + "?images=64&steps=300&seed=5")
     visitor.wait(lambda film: film["seeds"] and film["seeds"][0] == 5 and not film["done"])
-    visitor.page.click("#stop")
+    visitor.page.click("#stop-generate")
     film = visitor.wait(lambda film: film["done"])
     assert film["seeds"][0] == 5 and int(film["frames"]) < 40 and film["last"] == int(film["frames"]) - 1
     other = visit(QUICK)
@@ -195,7 +194,6 @@ def test_the_guess_of_the_network_and_both_side_by_side(visit):
     noisy = visitor.picture()
     page.locator("#film .views label").nth(1).click()
     visitor.wait(lambda film: film["view"] == "x0" and distance(visitor.picture(), noisy) > 100)
-    *_, = Pipeline.from_pretrained("mnist").stream(seeds=range(11, 15), steps=6)
     page.locator("#film .views label").nth(2).click()
     visitor.wait(lambda film: film["view"] == "both" and visitor.picture().width == 2 * noisy.width + 6)
     assert visitor.film()["at"] == 0  # nothing is drawn again to look at it otherwise
@@ -293,7 +291,7 @@ def test_a_reload_finds_the_settings_of_the_last_visit(visit):
 def test_compare_walks_side_by_side_and_measures(visit):
     visitor = visit()
     visitor.tab("Compare")
-    film = visitor.wait(lambda film: film["done"] and "distance" in visitor.page.locator("#compare-film").inner_text(), "compare-film")
+    film = visitor.wait(lambda film: film["done"] and "distance" in visitor.page.locator("#compare-film .stage").inner_text(), "compare-film")
     assert film["titles"] == ["ddpm · 10 steps", "ddim · 10 steps", "dpm++2m · 10 steps"]
     words = visitor.page.locator("#compare-film .stage").inner_text()
     visitor.wait(lambda _: len(re.findall(r"distance 0\.\d+", visitor.page.locator("#compare-film .stage").inner_text())) == 3, "compare-film")
@@ -357,8 +355,8 @@ def test_keys_alone_reach_everything_in_a_sane_order(visit):
     for _ in range(60):
         page.keyboard.press("Tab")
         focus = page.evaluate(FOCUS)
-        if focus is None or (focus[0] == reached[0] if reached else False):
-            break
+        if focus is None:
+            break  # round once
         assert focus[1], f"{focus[0]} has the focus and cannot be seen"
         reached.append(focus[0])
     wanted = ["Generate", "Single out seed 11", "Moment: from noise to clean", "▶ Play", "One step back", "One step on", "noisy xₜ", "Speed"]
@@ -389,7 +387,7 @@ def opened(visitor, name):
     """Goes to a tab and waits for what it shows first."""
     visitor.tab(name)
     if name in ("Compare", "Steps"):
-        visitor.wait(lambda film: film["done"] and "distance" in visitor.page.locator(f"#{name.lower()}-film").inner_text(), f"{name.lower()}-film")
+        visitor.wait(lambda film: film["done"] and "distance" in visitor.page.locator(f"#{name.lower()}-film .stage").inner_text(), f"{name.lower()}-film")
     elif name == "Noise":
         visitor.wait(lambda film: film["done"], "noise-film")
     elif name == "Weights":
