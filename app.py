@@ -262,7 +262,7 @@ CSS = """
 .masthead p { max-width: 44rem; }
 .weights-line p { overflow-wrap: anywhere; }
 .gradio-container button[role=tab].selected { color: var(--primary-600); }
-.dark .gradio-container button[role=tab].selected, .gradio-container.dark button[role=tab].selected { color: var(--primary-300); }
+.dark .gradio-container button[role=tab].selected { color: var(--primary-300); }
 @media (max-width: 480px) {
   .gradio-container .main.fillable { padding: 12px; }
   .gradio-container .tab-container button, .gradio-container .tab-wrapper button { padding: 0 7px; font-size: 13.5px; }

@@ -13,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+import app
 from ddpm import Pipeline, demo
 from ddpm.images import FRAME_MS, LAST_MS
 from tests.test_player import distance
@@ -27,13 +28,16 @@ QUICK = "?images=4&seed=11&steps=6"
 
 
 @pytest.fixture(scope="module")
-def url():
-    import app
-
+def server():
     page = app.build()
     page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    yield page.local_url
+    yield page
     page.close()
+
+
+@pytest.fixture(scope="module")
+def url(server):
+    return server.local_url
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +161,22 @@ def test_stop_keeps_what_there_is_and_frees_the_server(visit):
     other = visit(QUICK)
     assert other.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"])
     assert visitor.film()["frames"] == film["frames"]
+
+
+def test_a_full_queue_is_said_so_kindly_and_nothing_is_lost(visit, server, monkeypatch):
+    visitor = visit(QUICK)
+    page = visitor.page
+    film = visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"])
+    with monkeypatch.context() as full:
+        full.setattr(server._queue, "max_size", 0)
+        page.click("#generate")
+        toast = page.get_by_test_id("toast-body")
+        toast.wait_for()
+        assert "queue is full" in toast.inner_text().lower()
+    visitor.complaints.clear()  # the browser itself tells of the 503
+    assert visitor.film()["id"] == film["id"]
+    page.get_by_test_id("toast-close").click()
+    assert visitor.generate()["seeds"] == [11, 12, 13, 14]
 
 
 def test_the_walk_can_be_held_anywhere_by_mouse_and_by_keys(visit):
@@ -464,7 +484,7 @@ def test_a_file_that_was_mailed_plays_offline(visit, images, tmp_path):
     page = visitor.page
     page.goto((tmp_path / "walk.html").as_uri())
     page.wait_for_function(f"({PLAYER})()[1] > 0")
-    page.wait_for_function("(([walks, at, last, playing]) => walks === 1 && last === 8 && at === 8 && !playing)((%s)())" % PLAYER)
+    page.wait_for_function(f"(({PLAYER})()).join() === '1,8,8,false'")
     assert page.locator(".says").inner_text() == "t = 0 · no noise · 8 network evaluations"
     page.keyboard.press("Tab")
     assert not violations(page)
