@@ -314,8 +314,9 @@ def build() -> gr.Blocks:
     serving.load(PATIENCE)
     if not serving.arrived:
         print(f"{serving.source}: {serving.problem or 'still loading'}. The built-in weights draw instead.", flush=True)
-    with gr.Blocks(title="From noise to digits", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown("# From noise to digits\nA small neural network turns random noise into handwritten digits, "
+    title, what = ("digits", "handwritten digits") if _draws_digits() else ("images", "images")
+    with gr.Blocks(title=f"From noise to {title}", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown(f"# From noise to {title}\nA small neural network turns random noise into {what}, "
                     "step by step. Every seed gives a different picture, and the same seed always the same one.",
                     elem_classes="masthead")
         notice = gr.Markdown(visible=False)
@@ -358,6 +359,15 @@ def _film(elem_id: str, value: dict[str, Any] | None = None) -> gr.HTML:
     return view
 
 
+def _draws_digits() -> bool:
+    return pipeline(serving.weights).config.get("dataset") == "mnist"
+
+
+def _label() -> gr.Dropdown:
+    return gr.Dropdown([ANY, *_names()], value=ANY, label="Digit" if _draws_digits() else "Class", min_width=140,
+                       info="What to draw; any: each seed its own.")
+
+
 def _seed() -> gr.Number:
     return gr.Number(value=0, precision=0, minimum=0, maximum=MAX_SEED, label="Seed",
                      info="Which noise to start from. The same seed gives the same picture.")
@@ -370,7 +380,7 @@ def _sampler(value: str = "dpm++2m", **settings: Any) -> gr.Dropdown:
 
 def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
     """The first tab; returns the widget that lists the classes."""
-    *_, example = demo.generate(pipeline(Weights(DEFAULT)), demo.checked(_names(), seed=0))
+    *_, example = demo.generate(pipeline(serving.weights), demo.checked(_names(), seed=0))
     last = gr.State(time_to_live=3600)
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
@@ -380,8 +390,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
                 save = gr.Button("Save GIF", size="sm", min_width=110, elem_id="save")
                 copy = gr.Button("Copy link", size="sm", min_width=110, elem_id="copy")
         with gr.Column(scale=2, min_width=280):
-            label = gr.Dropdown([ANY, *_names()], value=ANY, label="Digit",
-                                info="What to draw; any: each seed its own.")
+            label = _label()
             count = gr.Dropdown(list(demo.COUNTS), value=16, label="Images", info="How many at once.")
             seed = _seed()
             dice = gr.Button("🎲 Roll a new seed", size="sm")
@@ -423,7 +432,7 @@ def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
     go, stop = _go_and_stop("Compare", "compare")
     film = _film("compare-film")
     with gr.Row():
-        label = gr.Dropdown([ANY, *_names()], value=ANY, label="Digit", info="What to draw.", min_width=140)
+        label = _label()
         count = gr.Dropdown(list(demo.FEW), value=4, label="Images", info="How many of each.", min_width=140)
         seed = _seed()
         guidance = gr.Slider(0, MAX_GUIDANCE, value=0, step=0.5, precision=2, label="Guidance", min_width=140,
@@ -446,7 +455,7 @@ def _ladder_tab(tab: gr.Tab) -> gr.Dropdown:
     go, stop = _go_and_stop("Draw all seven", "climb")
     film = _film("steps-film")
     with gr.Row():
-        label = gr.Dropdown([ANY, *_names()], value=ANY, label="Digit", info="What to draw.", min_width=140)
+        label = _label()
         count = gr.Dropdown(list(demo.FEW), value=1, label="Images", info="How many of each.", min_width=140)
         seed = _seed()
         sampler = _sampler()
