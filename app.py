@@ -192,7 +192,9 @@ def restore(query: str) -> tuple[Any, ...]:
     asked = {key: value for key, value in parse_qsl(query.removeprefix("?")[:1000]) if key in IN_LINK}
     defaults = {"label": ANY, "count": 16, "seed": 0, "steps": 20, "sampler": "dpm++2m", "time_grid": BEST, "eta": 0.0,
                 "guidance": 0.0}
-    settings, good = dict(defaults), bool(asked)
+    if not asked:  # what somebody has typed meanwhile stays
+        return *[gr.skip()] * len(defaults), False
+    settings, good = dict(defaults), True
     try:
         for key, text in asked.items():
             name, read = IN_LINK[key]
