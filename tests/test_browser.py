@@ -319,6 +319,13 @@ def test_compare_walks_side_by_side_and_measures(visit):
     assert film["titles"] == ["ddpm · 10 steps", "ddim · 10 steps", "dpm++2m · 10 steps"]
     words = visitor.page.locator("#compare-film .stage").inner_text()
     visitor.wait(lambda _: len(re.findall(r"distance 0\.\d+", visitor.page.locator("#compare-film .stage").inner_text())) == 3, "compare-film")
+    path, _ = visitor.saved(visitor.page.locator("#compare-film .save").click)
+    with Image.open(path) as picture:  # all three, side by side
+        side = 4 * (2 * 28 + 2)
+        assert picture.size == (3 * side + 2 * 24, side)
+        ends = [picture.crop((k * (side + 24), 0, k * (side + 24) + side, side)) for k in range(3)]
+    ddim = Pipeline.from_pretrained("mnist").sample(seeds=range(4), steps=10, sampler="ddim").grid()
+    assert distance(ends[1], ddim) <= 1 < distance(ends[0], ddim)
     assert words.count("evaluation") == 3 and re.search(r"\d\.\d\d s", words)
 
 

@@ -210,7 +210,7 @@ def test_whatever_is_sent_gets_a_result_or_a_clear_refusal(page, client, name, c
     monkeypatch.setattr(demo, "REFERENCE", demo.REFERENCE | {"steps": 2})
     good = dict(schema(page))[name]
 
-    @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def send(data):
         sent = list(good)

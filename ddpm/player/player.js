@@ -196,17 +196,18 @@
 
     pause() { this.playing = false; this.held = 0; this.#say(); }
 
-    /* The finished pictures, or the one singled out, as a PNG; each pixel a square of four, or sixteen if alone. */
+    /* The finished pictures of all walks, or the one singled out, as a PNG; each pixel a square of four, or sixteen if alone. */
     save() {
       const walk = this.walks[0], { side, gap } = walk;
-      const sheet = picture(walk.frames.at(-1), "x"), scale = this.alone === null ? 4 : 16;
-      ready(sheet).then(() => {
-        const [left, top, width, height] = this.alone === null ? [0, 0, sheet.naturalWidth, sheet.naturalHeight]
+      const sheets = this.walks.map((each) => picture(each.frames.at(-1), "x")), scale = this.alone === null ? 4 : 16;
+      Promise.all(sheets.map(ready)).then(() => {
+        const [left, top, width, height] = this.alone === null ? [0, 0, sheets[0].naturalWidth, sheets[0].naturalHeight]
           : [this.alone % walk.columns * (side + gap), Math.floor(this.alone / walk.columns) * (side + gap), side, side];
-        const canvas = make("canvas", { width: width * scale, height: height * scale });
+        const on = width + 3 * gap;  // from walk to walk, side by side
+        const canvas = make("canvas", { width: ((sheets.length - 1) * on + width) * scale, height: height * scale });
         const brush = canvas.getContext("2d");
         brush.imageSmoothingEnabled = false;
-        brush.drawImage(sheet, left, top, width, height, 0, 0, canvas.width, canvas.height);
+        sheets.forEach((sheet, k) => brush.drawImage(sheet, left, top, width, height, k * on * scale, 0, width * scale, height * scale));
         const name = this.alone === null ? `digits-${walk.seeds[0]}` : `digit-${walk.seeds[this.alone]}`;
         canvas.toBlob((blob) => {
           const link = make("a", { href: URL.createObjectURL(blob), download: `${name}.png` });
