@@ -74,7 +74,7 @@ def generate(
 
 def compare(label: str = ANY, count: int = 4, seed: int = 0, guidance: float = 0.0,
             sampler_1: str | None = "ddpm", steps_1: int = 10, sampler_2: str | None = "ddim", steps_2: int = 10,
-            sampler_3: str | None = NONE, steps_3: int = 10, sampler_4: str | None = NONE, steps_4: int = 10,
+            sampler_3: str | None = "dpm++2m", steps_3: int = 10, sampler_4: str | None = NONE, steps_4: int = 20,
             ) -> Iterator[dict[str, Any]]:
     """Takes the same noise through two to four samplers side by side, and measures how far each ends from 1000 steps.
 
@@ -83,8 +83,14 @@ def compare(label: str = ANY, count: int = 4, seed: int = 0, guidance: float = 0
         count: 1 or 4 images.
         seed: 0 to 2**32 - 1, of the first image.
         guidance: 0 to 20.
-        sampler_1: as the page lists them; "none" leaves one out.
+        sampler_1: as the page lists them.
         steps_1: 1 to 1000.
+        sampler_2: the second one, and its steps likewise.
+        steps_2: 1 to 1000.
+        sampler_3: a third one; "none" leaves it out.
+        steps_3: 1 to 1000.
+        sampler_4: a fourth one; "none" leaves it out.
+        steps_4: 1 to 1000.
     """
     weights, names = _model()
     rivals = [(sampler_1, steps_1), (sampler_2, steps_2), (sampler_3, steps_3), (sampler_4, steps_4)]
