@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from .hub import CONFIG
 from .images import from_picture, pick_frames
 from .pipeline import MAX_GUIDANCE, MAX_SEED, Frame, Pipeline
 from .player import Walk, film
@@ -272,9 +273,12 @@ def about(pipeline: Pipeline) -> str:
 
 
 def quality(weights: Path) -> str:
-    """What `python -m train.evaluate --out` found, in a sentence, if its report lies with the weights; else ""."""
+    """What `python -m train.evaluate --out` found, in a sentence, if its report lies with the weights that it is about;
+    else ""."""
     try:
-        report = json.loads((weights / "evaluation.json").read_text(encoding="utf-8"))
+        report, config = (json.loads((weights / name).read_bytes()) for name in ("evaluation.json", CONFIG))
+        if report["weights_sha256"] != config["sha256"]:
+            return ""
         distance, samples = report["figures"]["frechet"], int(report["samples"])
         mean, floor = float(distance["mean"]), float(distance["floor"])
         shows = report["figures"].get("accuracy", {}).get("mean")

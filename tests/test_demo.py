@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import re
+import shutil
 import struct
 import warnings
 import zlib
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ddpm import GRIDS, SAMPLERS, Pipeline, Schedule, demo
+from ddpm.hub import BUILT_IN
 from ddpm.images import GIF_FRAMES, from_picture, grid, moving, png
 from ddpm.pipeline import MAX_SEED
 from tests.conftest import tiny_unet
@@ -363,6 +366,19 @@ def test_who_stops_listening_stops_the_work(tiny, calls, monkeypatch, task):
 
 def test_the_line_about_a_model_says_what_it_is(tiny):
     assert demo.about(tiny).startswith("A U-Net of 0.0") and "gray images of 8×8 pixels" in demo.about(tiny)
+
+
+def test_the_figures_told_are_those_of_the_weights_beside_them(tmp_path):
+    assert re.fullmatch(r"Measured on [\d,]+ images: Fréchet distance .* \d+\.\d\d, where .* \d+\.\d\d \(lower is better\)"
+                        r"; \d+\.\d% show the digit asked for\.", demo.quality(BUILT_IN / "mnist"))
+    for name in ("evaluation.json", "config.json"):
+        shutil.copy(BUILT_IN / "mnist" / name, tmp_path)
+    assert demo.quality(tmp_path) == demo.quality(BUILT_IN / "mnist")
+    config = json.loads((tmp_path / "config.json").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"sha256": "0" * 64}))
+    assert demo.quality(tmp_path) == ""  # trained on since
+    (tmp_path / "evaluation.json").write_text("[]")
+    assert demo.quality(tmp_path) == "" == demo.quality(tmp_path / "nowhere")
 
 
 # --- The parts of the pipeline that these need -------------------------------------------------------------------
