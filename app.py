@@ -53,7 +53,7 @@ def generate(
     """Draws images from noise, and streams the way there as a film; the last one is complete.
 
     Args:
-        label: what to draw, "any" (each seed its own) or a digit.
+        label: what to draw, "any" (each seed its own), a digit, or "none" (the network is told nothing).
         count: how many images, 1 to 64. Images times network evaluations may be at most 20,000.
         seed: 0 to 2**32 - 1, of the first image; each next image has the next seed. null: drawn by lot, and told.
         steps: 1 to 1000.
@@ -231,7 +231,7 @@ def _weights_in_use() -> tuple[Any, ...]:
         told = f"[Its card]({hub}) tells how good it is."
     else:
         line = f"built-in (`{source}`)" if serving.built_in else f"the folder `{source}`"
-        told = demo.quality(BUILT_IN / source if serving.built_in else Path(source))
+        told = demo.quality(drawing, BUILT_IN / source if serving.built_in else Path(source))
         command = f'hf download {space} --type space --include "ddpm/pretrained/{source}/*"' if space else ""
     python = f"from ddpm import Pipeline\nimages = {load}.sample(seeds=range(16))\nimages.save(\"digits.gif\")"
     return (gr.Markdown(notice, visible=bool(notice)), gr.Button(visible=bool(notice)),
@@ -264,7 +264,6 @@ CSS = """
 }
 """
 _PLAYER = "document.querySelector('#{} ddpm-player')"
-HALT = f"() => {{ {_PLAYER.format('film')}.halt(); }}"
 # What was asked for goes into the address and is kept for the next visit; a click copies the address.
 _NAMES = json.dumps(list(IN_LINK))
 _QUERY = f"""const pairs = {_NAMES}.map((name, k) => [name, values[k]]).filter(([, value]) => value !== null);
@@ -377,7 +376,8 @@ def _sampler(value: str = "dpm++2m", **settings: Any) -> gr.Dropdown:
 def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
     """The first tab; returns the widget that lists the classes."""
     weights, names = _model()
-    *_, example = demo.generate(pipeline(weights), demo.checked(names, seed=0))
+    most = pipeline(weights).model.schedule.T
+    *_, example = demo.generate(pipeline(weights), demo.checked(names, seed=0, steps=min(20, most)))
     last = gr.State(example, time_to_live=3600)
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
@@ -403,10 +403,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
                                         info="Where the steps fall; best is what was measured for the sampler.")
     settings = [label, count, seed, steps, sampler, time_grid, eta, guidance]
     go.click(None, settings, None, js=REMEMBER, queue=False, **QUIET)
-    run = go.click(generate, settings, [film, seed, last], api_name="generate", **WORK)
-    run.failure(None, None, None, js=HALT, queue=False, **QUIET)
-    stop.click(None, None, None, js=HALT, queue=False, **QUIET)
-    stop.click(None, cancels=[run], api_visibility="private")
+    _wire(go, stop, generate, settings, film, seed, last)
     dice.click(demo.random_seed, None, seed, queue=False, **QUIET)
     film.pick(_picked, None, seed, queue=False, **QUIET)
     copy.click(None, settings, None, js=COPY, queue=False, **QUIET)
@@ -491,10 +488,11 @@ def _noise_tab() -> gr.Dropdown:
     return hint
 
 
-def _wire(go: gr.Button, stop: gr.Button, task: Callable, asked: list[Any], film: gr.HTML, **more: Any) -> None:
-    """A button that runs a task, and one that stops it."""
+def _wire(go: gr.Button, stop: gr.Button, task: Callable, asked: list[Any], film: gr.HTML, *others: Any, **more: Any
+          ) -> None:
+    """A button that runs a task, which fills the film and the others, and one that stops it."""
     halt = f"() => {{ {_PLAYER.format(film.elem_id)}.halt(); }}"
-    run = go.click(task, asked, film, api_name=task.__name__, **WORK, **more)
+    run = go.click(task, asked, [film, *others], api_name=task.__name__, **WORK, **more)
     run.failure(None, None, None, js=halt, queue=False, **QUIET)
     stop.click(None, None, None, js=halt, queue=False, **QUIET)
     stop.click(None, cancels=[run], api_visibility="private")

@@ -17,7 +17,6 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from .hub import CONFIG
 from .images import from_picture, pick_frames
 from .pipeline import MAX_GUIDANCE, MAX_SEED, Frame, Pipeline
 from .player import Walk, film
@@ -64,13 +63,12 @@ def checked(names: Sequence[str], *, label: str = ANY, count: int = 16, seed: in
     _number("guidance", guidance, MAX_GUIDANCE)
     if guidance and label == NONE:
         raise ValueError("guidance needs a label: ask for any, or for one of them")
-    settings = {"seeds": range(seed, seed + count), "labels": _label(names, label), "sampler": sampler, "steps": steps,
-                "grid": None if time_grid == BEST else time_grid, "eta": eta if sampler == "ddim" else None,
-                "guidance": guidance}
     if eta and sampler != "ddim":
         raise ValueError(f"sampler {sampler} has no eta; only ddim has")
     _affordable(count * evaluations(sampler, steps) * (2 if guidance else 1))
-    return settings
+    return {"seeds": range(seed, seed + count), "labels": _label(names, label), "sampler": sampler, "steps": steps,
+            "grid": None if time_grid == BEST else time_grid, "eta": eta if sampler == "ddim" else None,
+            "guidance": guidance}
 
 
 def checked_rivals(names: Sequence[str], rivals: Sequence[tuple[str | None, int]], *, label: str, count: int, seed: int,
@@ -272,12 +270,12 @@ def about(pipeline: Pipeline) -> str:
             f"schedule, {model.schedule.T} times.")
 
 
-def quality(weights: Path) -> str:
-    """What `python -m train.evaluate --out` found, in a sentence, if its report lies with the weights that it is about;
+def quality(pipeline: Pipeline, folder: Path) -> str:
+    """What `python -m train.evaluate --out` found, in a sentence, if its report lies there and is about these weights;
     else ""."""
     try:
-        report, config = (json.loads((weights / name).read_bytes()) for name in ("evaluation.json", CONFIG))
-        if report["weights_sha256"] != config["sha256"]:
+        report = json.loads((folder / "evaluation.json").read_bytes())
+        if report["weights_sha256"] != pipeline.config["sha256"]:
             return ""
         distance, samples = report["figures"]["frechet"], int(report["samples"])
         mean, floor = float(distance["mean"]), float(distance["floor"])
