@@ -53,7 +53,7 @@ def generate(
     """Draws images from noise, and streams the way there as a film; the last one is complete.
 
     Args:
-        label: what to draw, "any" (each seed its own) or a digit.
+        label: what to draw, "any" (each seed its own), a digit, or "none" (the network is told nothing).
         count: how many images, 1 to 64. Images times network evaluations may be at most 20,000.
         seed: 0 to 2**32 - 1, of the first image; each next image has the next seed. null: drawn by lot, and told.
         steps: 1 to 1000.
@@ -68,8 +68,7 @@ def generate(
                                 time_grid=time_grid, eta=eta, guidance=guidance)
     seed = settings["seeds"][0]
     for film in _films("generate", weights, settings=settings):
-        yield film, seed, gr.skip()
-    yield film, seed, film
+        yield film, seed, film  # kept too: what was stopped can be saved as far as it came
 
 
 def compare(label: str = ANY, count: int = 4, seed: int = 0, guidance: float = 0.0,
@@ -148,15 +147,13 @@ def denoise(picture: str = "5", t: float = 500, seed: int = 0, label: str = NONE
     yield from _films("denoise", weights, picture=picture, t=t, settings=settings)
 
 
-def save_gif(film: dict[str, Any] | None, view: str = "x") -> Iterator[str]:
-    """The film generated last in this session, as a GIF.
+def save_gif(film: dict[str, Any], view: str = "x") -> Iterator[str]:
+    """The film generated last in this session, as far as it came, as a GIF; before any, the one the page opens with.
 
     Args:
         view: "x" (the noisy images), "x0" (what the network believes), or "both" side by side.
     """
     with _refusing():
-        if film is None:
-            raise ValueError("there is nothing to save yet: generate something first")
         content = player.as_gif(film["walks"][0], view)
     with tempfile.TemporaryDirectory() as folder:  # Gradio copies what is yielded into its own cache
         path = Path(folder) / f"digits-{film['walks'][0]['seeds'][0]}.gif"
@@ -169,7 +166,8 @@ def save_gif(film: dict[str, Any] | None, view: str = "x") -> Iterator[str]:
 
 def _model() -> tuple[Weights, tuple[str, ...]]:
     """The weights to draw with now, and the names of their classes."""
-    return serving.weights, pipeline(serving.weights).class_names
+    weights = serving.weights  # read once: others may arrive at any moment
+    return weights, pipeline(weights).class_names
 
 
 def _on_gpu(task: Callable) -> Callable:
@@ -225,7 +223,8 @@ def _picked(event: gr.EventData) -> Any:
 
 def _weights_in_use() -> tuple[Any, ...]:
     """What the page says of the weights: a notice and its button, which they are, two ways to get them, the labels."""
-    source, commit = serving.weights
+    source, commit = weights = serving.weights  # read once: others may arrive at any moment
+    drawing = pipeline(weights)
     space = os.environ.get("SPACE_ID")  # there the built-in weights are files of the Space, and so is the code
     notice = ""
     if not serving.arrived:
@@ -240,16 +239,14 @@ def _weights_in_use() -> tuple[Any, ...]:
         told = f"[Its card]({hub}) tells how good it is."
     else:
         line = f"built-in (`{source}`)" if serving.built_in else f"the folder `{source}`"
-        told = demo.quality(BUILT_IN / source if serving.built_in else Path(source))
+        told = demo.quality(drawing, BUILT_IN / source if serving.built_in else Path(source))
         command = f'hf download {space} --type space --include "ddpm/pretrained/{source}/*"' if space else ""
     python = f"from ddpm import Pipeline\nimages = {load}.sample(seeds=range(16))\nimages.save(\"digits.gif\")"
-    names = pipeline(serving.weights).class_names
     return (gr.Markdown(notice, visible=bool(notice)), gr.Button(visible=bool(notice)),
-            f"In use: {line}. {demo.about(pipeline(serving.weights))} {told} It is computed by "
-            f"{pipeline(serving.weights).engine.text}." + (
+            f"In use: {line}. {demo.about(drawing)} {told} It is computed by {drawing.engine.text}." + (
                 f" The code is [in this Space]({constants.ENDPOINT}/spaces/{space}/tree/main)." if space else ""),
             gr.Code(command, visible=bool(command)), python,
-            *(gr.Dropdown([ANY, *names]) for _ in range(3)), gr.Dropdown([NONE, *names]))
+            *(gr.Dropdown([ANY, *drawing.class_names]) for _ in range(3)), gr.Dropdown([NONE, *drawing.class_names]))
 
 
 def try_again() -> tuple[Any, ...]:
@@ -277,10 +274,10 @@ CSS = """
 }
 """
 _PLAYER = "document.querySelector('#{} ddpm-player')"
-HALT = f"() => {{ {_PLAYER.format('film')}.halt(); }}"
 # What was asked for goes into the address and is kept for the next visit; a click copies the address.
 _NAMES = json.dumps(list(IN_LINK))
-_QUERY = f"const query = new URLSearchParams({_NAMES}.map((name, k) => [name, values[k]])).toString();"
+_QUERY = f"""const pairs = {_NAMES}.map((name, k) => [name, values[k]]).filter(([, value]) => value !== null);
+  const query = new URLSearchParams(pairs).toString();"""  # a seed field left empty is null: no text of a link
 REMEMBER = f"""(...values) => {{ {_QUERY}
   try {{ localStorage.setItem("ddpm", query); history.replaceState(null, "", "?" + query); }} catch {{}}
 }}"""
@@ -388,8 +385,10 @@ def _sampler(value: str = "dpm++2m", **settings: Any) -> gr.Dropdown:
 
 def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
     """The first tab; returns the widget that lists the classes."""
-    *_, example = demo.generate(pipeline(serving.weights), demo.checked(_names(), seed=0))
-    last = gr.State(time_to_live=3600)
+    weights, names = _model()
+    most = pipeline(weights).model.schedule.T
+    *_, example = demo.generate(pipeline(weights), demo.checked(names, seed=0, steps=min(20, most)))
+    last = gr.State(example, time_to_live=3600)
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
             go, stop = _go_and_stop("Generate", "generate")
@@ -414,10 +413,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
                                         info="Where the steps fall; best is what was measured for the sampler.")
     settings = [label, count, seed, steps, sampler, time_grid, eta, guidance]
     go.click(None, settings, None, js=REMEMBER, queue=False, **QUIET)
-    run = go.click(generate, settings, [film, seed, last], api_name="generate", **WORK)
-    run.failure(None, None, None, js=HALT, queue=False, **QUIET)
-    stop.click(None, None, None, js=HALT, queue=False, **QUIET)
-    stop.click(None, cancels=[run], api_visibility="private")
+    _wire(go, stop, generate, settings, film, seed, last)
     dice.click(demo.random_seed, None, seed, queue=False, **QUIET)
     film.pick(_picked, None, seed, queue=False, **QUIET)
     copy.click(None, settings, None, js=COPY, queue=False, **QUIET)
@@ -502,10 +498,11 @@ def _noise_tab() -> gr.Dropdown:
     return hint
 
 
-def _wire(go: gr.Button, stop: gr.Button, task: Callable, asked: list[Any], film: gr.HTML, **more: Any) -> None:
-    """A button that runs a task, and one that stops it."""
+def _wire(go: gr.Button, stop: gr.Button, task: Callable, asked: list[Any], film: gr.HTML, *others: Any, **more: Any
+          ) -> None:
+    """A button that runs a task, which fills the film and the others, and one that stops it."""
     halt = f"() => {{ {_PLAYER.format(film.elem_id)}.halt(); }}"
-    run = go.click(task, asked, film, api_name=task.__name__, **WORK, **more)
+    run = go.click(task, asked, [film, *others], api_name=task.__name__, **WORK, **more)
     run.failure(None, None, None, js=halt, queue=False, **QUIET)
     stop.click(None, None, None, js=halt, queue=False, **QUIET)
     stop.click(None, cancels=[run], api_visibility="private")

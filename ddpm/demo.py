@@ -63,13 +63,12 @@ def checked(names: Sequence[str], *, label: str = ANY, count: int = 16, seed: in
     _number("guidance", guidance, MAX_GUIDANCE)
     if guidance and label == NONE:
         raise ValueError("guidance needs a label: ask for any, or for one of them")
-    settings = {"seeds": range(seed, seed + count), "labels": _label(names, label), "sampler": sampler, "steps": steps,
-                "grid": None if time_grid == BEST else time_grid, "eta": eta if sampler == "ddim" else None,
-                "guidance": guidance}
     if eta and sampler != "ddim":
         raise ValueError(f"sampler {sampler} has no eta; only ddim has")
     _affordable(count * evaluations(sampler, steps) * (2 if guidance else 1))
-    return settings
+    return {"seeds": range(seed, seed + count), "labels": _label(names, label), "sampler": sampler, "steps": steps,
+            "grid": None if time_grid == BEST else time_grid, "eta": eta if sampler == "ddim" else None,
+            "guidance": guidance}
 
 
 def checked_rivals(names: Sequence[str], rivals: Sequence[tuple[str | None, int]], *, label: str, count: int, seed: int,
@@ -271,10 +270,13 @@ def about(pipeline: Pipeline) -> str:
             f"schedule, {model.schedule.T} times.")
 
 
-def quality(weights: Path) -> str:
-    """What `python -m train.evaluate --out` found, in a sentence, if its report lies with the weights; else ""."""
+def quality(pipeline: Pipeline, folder: Path) -> str:
+    """What `python -m train.evaluate --out` found, in a sentence, if its report lies there and is about these weights;
+    else ""."""
     try:
-        report = json.loads((weights / "evaluation.json").read_text(encoding="utf-8"))
+        report = json.loads((folder / "evaluation.json").read_bytes())
+        if report["weights_sha256"] != pipeline.config["sha256"]:
+            return ""
         distance, samples = report["figures"]["frechet"], int(report["samples"])
         mean, floor = float(distance["mean"]), float(distance["floor"])
         shows = report["figures"].get("accuracy", {}).get("mean")

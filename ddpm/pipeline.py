@@ -241,8 +241,8 @@ class Pipeline:
         x = randn_like(self._like(seeds))
         if start is not None:
             x = self._drowned(start[0], x, times[0])
-        steps = walk(counted, model.schedule, x, times, randn_like)
-        return (Frame(*step, nfe, self._snr(step.t)) for step in steps)
+        way = walk(counted, model.schedule, x, times, randn_like)
+        return (Frame(*step, nfe, self._snr(step.t)) for step in way)
 
     def forward(self, x0: Tensor, *, seeds: Sequence[int], times: Sequence[float]) -> Iterator[Frame]:
         """The forward process: images x0 (N×C×H×W in [-1, 1]) at each of times, drowned in each seed's noise (that from

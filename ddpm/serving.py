@@ -63,7 +63,7 @@ class Serving:
         try:
             found = Pipeline.from_pretrained(self.source, revision=self.revision)
             weights = Weights(self.source, found.commit)
-            pipeline(weights)  # what draws finds them there
+            _ = pipeline(weights).engine  # here, once; visitors who come at the same time would each start one
             self.weights, self.arrived = weights, True
         except Exception as error:  # in a thread nobody else would hear of it: whatever it is, the page must say so
             self.problem = " ".join(str(error).split()) or type(error).__name__

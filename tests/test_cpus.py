@@ -1,6 +1,8 @@
 """How many CPUs there are to use, read from a file system made up for it."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -61,3 +63,20 @@ def test_threads_are_as_many_as_cpus_unless_the_user_said_otherwise(machine, mon
         assert cpus.use_all() == torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_does_not_wait_for_threads_that_were_not_forked_along():
+    code = """if True:
+        import os, signal, torch
+        from ddpm.cpus import use_all
+        assert use_all() == 2
+        large = torch.ones(10**6)
+        large.exp()  # torch starts its threads
+        if not (child := os.fork()):
+            signal.alarm(10)
+            large.exp()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0, "the child hung"
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={**os.environ, "OMP_NUM_THREADS": "2"})

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import struct
 import warnings
 import zlib
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ddpm import GRIDS, SAMPLERS, Pipeline, Schedule, demo
+from ddpm.hub import BUILT_IN
 from ddpm.images import GIF_FRAMES, from_picture, grid, moving, png
 from ddpm.pipeline import MAX_SEED
 from tests.conftest import tiny_unet
@@ -363,6 +365,15 @@ def test_who_stops_listening_stops_the_work(tiny, calls, monkeypatch, task):
 
 def test_the_line_about_a_model_says_what_it_is(tiny):
     assert demo.about(tiny).startswith("A U-Net of 0.0") and "gray images of 8×8 pixels" in demo.about(tiny)
+
+
+def test_the_figures_told_are_those_of_the_weights_that_draw(tiny, tmp_path):
+    built_in, folder = Pipeline.from_pretrained("mnist"), BUILT_IN / "mnist"
+    assert re.fullmatch(r"Measured on [\d,]+ images: Fréchet distance .* \d+\.\d\d, where .* \d+\.\d\d \(lower is better\)"
+                        r"; \d+\.\d% show the digit asked for\.", demo.quality(built_in, folder))
+    assert demo.quality(tiny, folder) == "" == demo.quality(built_in, tmp_path)  # of other weights; not there
+    (tmp_path / "evaluation.json").write_text("[]")
+    assert demo.quality(built_in, tmp_path) == ""
 
 
 # --- The parts of the pipeline that these need -------------------------------------------------------------------

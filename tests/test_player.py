@@ -156,7 +156,8 @@ def test_a_document_needs_nothing_but_itself():
 def test_hostile_words_stay_words():
     """Class names come from a Hub repo: whatever they are, the page has the same tags, and the film is what it was."""
     plain = film([walk_of(frames())], "one")
-    walk = walk_of(frames(), title=HOSTILE, note=HOSTILE)
+    walk = walk_of(frames(), title=HOSTILE)
+    walk.data["note"] = HOSTILE
     walk.data["labels"] = [HOSTILE] * 5
     hostile = film([walk], HOSTILE)
     ours, theirs = Tags(document(plain)), Tags(document(hostile, title=HOSTILE))

@@ -7,7 +7,6 @@ Between the two markers stands what the program knows, and writes anew each time
 
 import argparse
 import json
-import os
 import platform
 import re
 import sys
@@ -18,6 +17,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ddpm import UNet, hub
+from ddpm.cpus import available
 from ddpm.files import write_atomic
 
 from .data import Data
@@ -180,7 +180,7 @@ def hardware(device: torch.device) -> str:
     """The device in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    return f"{available()} CPU cores ({platform.machine()})"
 
 
 def _generated(text: str) -> str | None:

@@ -1,8 +1,9 @@
 """The player: walks from noise to images as plain data, and the page that plays them.
 
 A film is a dict that JSON can hold: {"id", "walks": [walk, …]} and perhaps "loop" (play for ever) and "rest" (start at
-the end, standing still). One JavaScript file, player.js, shows it in three places: in the app, in a notebook
-(`embedded`) and in a single file that can be mailed (`document`). It knows no Gradio, no network and no sampler.
+the end, standing still). A walk's "note" and "distance" are for whoever made it to fill in later. One JavaScript file,
+player.js, shows it in three places: in the app, in a notebook (`embedded`) and in a single file that can be mailed
+(`document`). It knows no Gradio, no network and no sampler. (pad.js, to draw a digit with, is for the app alone.)
 """
 
 import base64
@@ -50,13 +51,12 @@ class Walk:
 
     Args:
         seeds: of each image. labels: what each was asked to show, in words, or None.
-        total: how many frames there will be. title, note: words of ours (never of a visitor) under the pictures.
+        total: how many frames there will be. title: words of ours (never of a visitor) under the pictures.
     """
 
-    def __init__(self, seeds: Sequence[int], labels: Sequence[str | None], total: int, *, title: str = "",
-                 note: str = "") -> None:
+    def __init__(self, seeds: Sequence[int], labels: Sequence[str | None], total: int, *, title: str = "") -> None:
         self.data: dict[str, Any] = {
-            "title": title, "note": note, "count": len(seeds), "columns": math.ceil(math.sqrt(len(seeds))), "side": 0,
+            "title": title, "note": "", "count": len(seeds), "columns": math.ceil(math.sqrt(len(seeds))), "side": 0,
             "gap": GAP, "mode": "L", "seeds": list(seeds), "labels": list(labels), "total": total, "distance": None,
             "frames": []}
 

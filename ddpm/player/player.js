@@ -1,10 +1,10 @@
 /* <ddpm-player>: plays walks from noise to images. One file, no dependency, no request.
 
-   player.show({walks: [walk, …], loop, rest}) where a walk is what ddpm/player/__init__.py makes:
+   player.show({id, walks: [walk, …], loop, rest}) where a walk is what ddpm/player/__init__.py makes:
      {title, note, count, columns, side, gap, seeds, labels, total, frames: [{t, snr, nfe, x, x0}, …], distance}
    x and x0 are PNGs (data URIs) of all images in a sheet. A walk may still grow: show() again with more frames, and
    the playhead follows. All walks of a film share one playhead. Left is noise and right is clean, everywhere.
-   Events: "pick" with {seed, label, t} when somebody singles out an image, and {seed: null} when they let go. */
+   Events: "pick" with {seed, label} when somebody singles out an image, and {seed: null} when they let go. */
 (() => {
   const VIEWS = { x: ["noisy xₜ", "The noisy picture itself, x at time t"],
                   x0: ["guess x̂₀", "What the network believes the clean picture to be, x̂₀"],
@@ -110,6 +110,7 @@
       this.at = 0;             // the playhead: a moment of 0..last, the same for all walks
       this.playing = false;
       this.alone = null;       // the number of the image singled out
+      this.halted = null;      // the id of the film that was stopped
       this.$(".play").addEventListener("click", () => (this.playing ? this.pause() : this.play()));
       for (const button of body.querySelectorAll(".step"))
         button.addEventListener("click", () => this.#go(this.at + Number(button.dataset.step)));
@@ -140,7 +141,7 @@
 
     /* A new film, or more of the one that is on: told apart by its id. */
     show(film) {
-      if (!film?.walks?.length) return;
+      if (!film?.walks?.length || film.id === this.halted) return;
       const fresh = film.id !== this.id;
       film.walks.forEach((walk, k) => {  // frames that are known stay the same objects, and so their pictures
         const old = fresh ? [] : this.walks[k]?.frames ?? [];
@@ -187,6 +188,7 @@
 
     /* No more frames will come: what is there is all there is. */
     halt() {
+      this.halted = this.id;  // a frame may be on its way yet
       for (const walk of this.walks) walk.total = walk.frames.length;
       this.at = Math.min(this.at, this.last);
       this.#paint();
@@ -249,11 +251,14 @@
     }
 
     #single(which) {
+      const before = this.alone;
       this.alone = which;
       this.#layOut();
       this.#strip();
       this.#paint();
-      this.$(".cells button")?.focus();
+      const cells = [...this.shadowRoot.querySelectorAll(".cells button")], here = cells[which === null ? before : 0];
+      for (const cell of cells) cell.tabIndex = cell === here ? 0 : -1;
+      here?.focus();
       const walk = this.walks[0];
       const detail = which === null ? { seed: null } : { seed: walk.seeds[which], label: walk.labels[which] };
       this.dispatchEvent(new CustomEvent("pick", { detail, bubbles: true, composed: true }));
@@ -261,7 +266,7 @@
 
     /* One figure a walk, made anew only if their number or shape changes. */
     #layOut() {
-      const shape = JSON.stringify([this.walks.map((w) => [w.count, w.title, w.note, w.labels, w.seeds]), this.view, this.alone]);
+      const shape = JSON.stringify([this.walks.map((w) => [w.count, w.title, w.labels, w.seeds]), this.view, this.alone]);
       if (shape === this.shape) return;
       this.shape = shape;
       const many = this.walks.length > 1, stage = this.$(".stage");
