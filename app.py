@@ -230,6 +230,7 @@ def _weights_in_use() -> tuple[Any, ...]:
     if not serving.arrived:
         why = f"could not be loaded: {serving.problem}." if serving.problem else "are still on their way."
         notice = f"⚠️ The weights of `{serving.source}` {why} **The built-in weights draw instead.**"
+    engine = "a GPU of ZeroGPU" if os.environ.get("SPACES_ZERO_GPU") else on_fastest_device(weights).engine.text
     load = f'Pipeline.from_pretrained("{source}")'
     if commit:
         hub = f"{constants.ENDPOINT}/{source}"
@@ -243,7 +244,7 @@ def _weights_in_use() -> tuple[Any, ...]:
         command = f'hf download {space} --type space --include "ddpm/pretrained/{source}/*"' if space else ""
     python = f"from ddpm import Pipeline\nimages = {load}.sample(seeds=range(16))\nimages.save(\"digits.gif\")"
     return (gr.Markdown(notice, visible=bool(notice)), gr.Button(visible=bool(notice)),
-            f"In use: {line}. {demo.about(drawing)} {told} It is computed by {drawing.engine.text}." + (
+            f"In use: {line}. {demo.about(drawing)} {told} It is computed by {engine}." + (
                 f" The code is [in this Space]({constants.ENDPOINT}/spaces/{space}/tree/main)." if space else ""),
             gr.Code(command, visible=bool(command)), python,
             *(gr.Dropdown([ANY, *drawing.class_names]) for _ in range(3)), gr.Dropdown([NONE, *drawing.class_names]))
@@ -412,8 +413,8 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
                 time_grid = gr.Dropdown([BEST, *GRIDS], value=BEST, label="Time grid",
                                         info="Where the steps fall; best is what was measured for the sampler.")
     settings = [label, count, seed, steps, sampler, time_grid, eta, guidance]
-    go.click(None, settings, None, js=REMEMBER, queue=False, **QUIET)
-    _wire(go, stop, generate, settings, film, seed, last)
+    run = _wire(go, stop, generate, settings, film, seed, last)
+    run.success(None, settings, None, js=REMEMBER, queue=False, **QUIET)
     dice.click(demo.random_seed, None, seed, queue=False, **QUIET)
     film.pick(_picked, None, seed, queue=False, **QUIET)
     copy.click(None, settings, None, js=COPY, queue=False, **QUIET)
@@ -499,13 +500,14 @@ def _noise_tab() -> gr.Dropdown:
 
 
 def _wire(go: gr.Button, stop: gr.Button, task: Callable, asked: list[Any], film: gr.HTML, *others: Any, **more: Any
-          ) -> None:
-    """A button that runs a task, which fills the film and the others, and one that stops it."""
+          ) -> Any:
+    """A button that runs a task, which fills the film and the others, and one that stops it. Returns the run."""
     halt = f"() => {{ {_PLAYER.format(film.elem_id)}.halt(); }}"
     run = go.click(task, asked, [film, *others], api_name=task.__name__, **WORK, **more)
     run.failure(None, None, None, js=halt, queue=False, **QUIET)
     stop.click(None, None, None, js=halt, queue=False, **QUIET)
     stop.click(None, cancels=[run], api_visibility="private")
+    return run
 
 
 def _open_with(tab: gr.Tab, film: gr.HTML, go: gr.Button) -> None:

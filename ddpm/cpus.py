@@ -18,14 +18,15 @@ def available() -> int:
 
 
 def use_all() -> int:
-    """Has torch, and any engine that starts afterwards, compute with `available` threads. Returns their number.
+    """Has torch, and any engine that starts afterwards, compute with `available` threads, if that is fewer than torch
+    chose by itself (it goes by the cores, and does not see a quota). Returns their number.
 
     For the start of a program. Who set OMP_NUM_THREADS knows better: then nothing changes. A process forked from this
     one, as ZeroGPU does it, computes with one thread: the others are not forked along, and torch would wait for them
     for ever.
     """
     if not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(available())
+        torch.set_num_threads(min(torch.get_num_threads(), available()))
     if hasattr(os, "register_at_fork"):  # Windows has no such thing
         os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
     return torch.get_num_threads()

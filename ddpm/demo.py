@@ -178,7 +178,7 @@ def forward(pipeline: Pipeline, picture: bytes, seed: int) -> Iterator[Film]:
     walk = Walk([seed], [None], len(times))
     for frame in pipeline.forward(_as_images(pipeline, picture), seeds=[seed], times=times):
         walk.add(frame)
-    yield film([walk], _new_id(), rest=True)
+    yield film([walk], _new_id(), rest=FORWARD_MOMENTS * 2 // 5)
 
 
 def denoise(pipeline: Pipeline, picture: bytes, t: float, settings: dict[str, Any]) -> Iterator[Film]:
@@ -232,7 +232,7 @@ def _shown(running: list[_Running], then: Iterator[None] = iter(())) -> Iterator
     yield film(walks, id)
 
 
-_references: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()  # the last few: a visitor compares with one often
+_references: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()  # the last few: who compares, compares often
 
 
 def _distances(pipeline: Pipeline, running: list[_Running]) -> Iterator[None]:

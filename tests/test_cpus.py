@@ -60,7 +60,10 @@ def test_threads_are_as_many_as_cpus_unless_the_user_said_otherwise(machine, mon
     try:
         assert cpus.use_all() == before, "the tests set OMP_NUM_THREADS"
         monkeypatch.delenv("OMP_NUM_THREADS")
+        torch.set_num_threads(8)  # as torch would start there
         assert cpus.use_all() == torch.get_num_threads() == 2
+        torch.set_num_threads(1)  # fewer than there are: it had a reason
+        assert cpus.use_all() == 1
     finally:
         torch.set_num_threads(before)
 

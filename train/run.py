@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm import Schedule, UNet, hub
+from ddpm.cpus import use_all
 from ddpm.files import write_atomic
 from ddpm.images import png
 
@@ -176,6 +177,7 @@ def join_processes(wanted: str) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here; leave the option out to train on the CPU")
     on_gpu = torch.cuda.is_available() if wanted == "auto" else wanted == "cuda"
+    use_all()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if "RANK" in os.environ and not dist.is_initialized():

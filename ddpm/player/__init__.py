@@ -1,7 +1,7 @@
 """The player: walks from noise to images as plain data, and the page that plays them.
 
-A film is a dict that JSON can hold: {"id", "walks": [walk, …]} and perhaps "loop" (play for ever) and "rest" (start at
-the end, standing still). A walk's "note" and "distance" are for whoever made it to fill in later. One JavaScript file,
+A film is a dict that JSON can hold: {"id", "walks": [walk, …]} and perhaps "loop" (play for ever) and "rest" (stand
+still, first at this moment). A walk's "note" and "distance" are for whoever made it to fill in later. One script,
 player.js, shows it in three places: in the app, in a notebook (`embedded`) and in a single file that can be mailed
 (`document`). It knows no Gradio, no network and no sampler. (pad.js, to draw a digit with, is for the app alone.)
 """
@@ -72,7 +72,7 @@ class Walk:
             "x": _uri(x if last else moving(x)), "x0": _uri(grid(frame.x0))}]
 
 
-def film(walks: Iterable[Walk], id: str, **how: bool) -> dict[str, Any]:
+def film(walks: Iterable[Walk], id: str, **how: int) -> dict[str, Any]:
     """Walks side by side. id tells films apart: the same one with more frames goes on where it was."""
     return {"id": id, "walks": [dict(walk.data) for walk in walks], **how}
 

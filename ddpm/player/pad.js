@@ -34,7 +34,11 @@
       this.paper = root.querySelector(".paper canvas");
       this.brush = this.paper.getContext("2d");
       Object.assign(this.brush, { lineWidth: 2.4, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
-      root.querySelector(".clear").addEventListener("click", () => { this.#wipe(); this.#mark(null); });
+      root.querySelector(".clear").addEventListener("click", () => {
+        this.#wipe();
+        this.#mark(null);
+        this.#tell();
+      });
       let from = null;
       const point = (event) => {
         const box = this.paper.getBoundingClientRect();

@@ -13,6 +13,7 @@
     :host { --ink: #1d2433; --soft: #5d6678; --line: #d5dae3; --face: #fff; --accent: #4f46e5; display: block;
             color: var(--ink); font: 14px/1.45 system-ui, sans-serif; container-type: inline-size; }
     :host([dark]) { --ink: #e8ebf2; --soft: #a2abbd; --line: #3a4256; --face: #171c28; --accent: #a5b4fc; }
+    :host(:not([on])) { visibility: hidden; }
     * { box-sizing: border-box; }
     .stage { display: grid; gap: 14px; justify-content: center; align-items: start;
              grid-template-columns: repeat(var(--across), minmax(0, var(--most))); }
@@ -148,17 +149,20 @@
         walk.frames = walk.frames.map((frame, i) => (old[i]?.x === frame.x ? old[i] : frame));
       });
       this.id = film.id;
+      this.toggleAttribute("on", true);  // without a film there is nothing to look at
       this.loop = Boolean(film.loop);
       this.walks = film.walks;
       if (fresh) {
         this.alone = null;
-        this.at = film.rest || (this.calm && this.done) ? this.last : 0;
+        if (film.rest === undefined) this.at = this.calm && this.done ? this.last : 0;
+        else if (!this.resting) this.at = film.rest;  // else the playhead stays where somebody has put it
+        this.resting = film.rest !== undefined;
       } else if (this.calm && !this.playing) this.at = this.edge;
       this.#layOut();
       this.#strip();
       this.#graph();
       this.#paint();
-      if (fresh && !film.rest && !this.calm) this.play();
+      if (fresh && !this.resting && !this.calm) this.play();
     }
 
     play() {
@@ -274,7 +278,7 @@
       stage.style.setProperty("--most", many ? "15rem" : this.view === "both" ? "46rem" : "30rem");
       stage.replaceChildren(...this.walks.map((walk) => {
         const sheet = make("div", { className: "sheet" + (this.alone === null ? "" : " alone") }, make("canvas"));
-        if (walk.count > 1 && !many && this.view !== "both") sheet.append(this.#cells(walk));
+        if (walk.count > 1 && !many && (this.view !== "both" || this.alone !== null)) sheet.append(this.#cells(walk));
         const caption = make("figcaption", {}, make("b", { textContent: walk.title ?? "" }), make("span"));
         return make("figure", {}, sheet, caption);
       }));
