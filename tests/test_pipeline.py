@@ -132,4 +132,4 @@ def test_the_builtin_weights_draw_strokes_on_a_dark_ground(sampler):
     for budget in (5, 10, 20):
         x = pipeline.sample(seeds=range(8), steps=affordable_steps(sampler, budget), sampler=sampler).x
         assert 0.07 < ((x + 1) / 2).mean() < 0.20, budget
-        assert x.abs().max() < 1.8 and (x.abs() > 1.2).float().mean() < 0.02, budget
+        assert x.abs().max() < 2.2 and (x.abs() > 1.2).float().mean() < 0.02, budget
