@@ -24,11 +24,12 @@ from ddpm.cpus import use_all
 from ddpm.demo import ANY, BEST, NONE
 from ddpm.hub import BUILT_IN
 from ddpm.pipeline import MAX_GUIDANCE, MAX_SEED
+from ddpm.samplers import BEST_SAMPLER
 from ddpm.serving import DEFAULT, Serving, Weights, on_fastest_device, pipeline
 
 PATIENCE, AGAIN = 0.5, 30  # seconds to wait for weights from the Hub: at the start, and when somebody asks again
 ASSETS = Path(__file__).parent / "ddpm" / "player"
-RIVALS = [("ddpm", 10), ("ddim", 10), ("dpm++2m", 10), (NONE, 20)]  # what Compare starts with
+RIVALS = [("ddpm", 10), ("ddim", 10), (BEST_SAMPLER, 10), (NONE, 20)]  # what Compare starts with
 # What a link carries, by its name there: the settings of `generate`, and how their text is read.
 IN_LINK: dict[str, tuple[str, Callable[[str], Any]]] = {
     "digit": ("label", str), "images": ("count", int), "seed": ("seed", int), "steps": ("steps", int),
@@ -45,7 +46,7 @@ def generate(
     count: int = 16,
     seed: int | None = None,
     steps: int = 20,
-    sampler: str = "dpm++2m",
+    sampler: str = BEST_SAMPLER,
     time_grid: str = BEST,
     eta: float = 0.0,
     guidance: float = 0.0,
@@ -73,7 +74,7 @@ def generate(
 
 def compare(label: str = ANY, count: int = 4, seed: int = 0, guidance: float = 0.0,
             sampler_1: str | None = "ddpm", steps_1: int = 10, sampler_2: str | None = "ddim", steps_2: int = 10,
-            sampler_3: str | None = "dpm++2m", steps_3: int = 10, sampler_4: str | None = NONE, steps_4: int = 20,
+            sampler_3: str | None = BEST_SAMPLER, steps_3: int = 10, sampler_4: str | None = NONE, steps_4: int = 20,
             ) -> Iterator[dict[str, Any]]:
     """Takes the same noise through two to four samplers side by side, and measures how far each ends from 1000 steps.
 
@@ -98,7 +99,7 @@ def compare(label: str = ANY, count: int = 4, seed: int = 0, guidance: float = 0
     yield from _films("compare", weights, rivals=rivals)
 
 
-def ladder(label: str = ANY, count: int = 1, seed: int = 0, sampler: str = "dpm++2m") -> Iterator[dict[str, Any]]:
+def ladder(label: str = ANY, count: int = 1, seed: int = 0, sampler: str = BEST_SAMPLER) -> Iterator[dict[str, Any]]:
     """Draws the same seed in 1, 2, 5, 10, 20, 50 and 100 steps: what a step buys.
 
     Args:
@@ -127,7 +128,7 @@ def forward(picture: str = "5", seed: int = 0) -> Iterator[dict[str, Any]]:
     yield from _films("forward", weights, picture=picture, seed=seed)
 
 
-def denoise(picture: str = "5", t: float = 500, seed: int = 0, label: str = NONE, sampler: str = "dpm++2m",
+def denoise(picture: str = "5", t: float = 500, seed: int = 0, label: str = NONE, sampler: str = BEST_SAMPLER,
             steps: int = 50) -> Iterator[dict[str, Any]]:
     """Drowns a picture in noise up to a time, and lets the model find its way back from there.
 
@@ -194,8 +195,8 @@ def _refusing() -> Iterator[None]:
 def restore(query: str) -> tuple[Any, ...]:
     """The settings of a link (or of the last visit), each checked, for the widgets; and whether to run them."""
     asked = {key: value for key, value in parse_qsl(query.removeprefix("?")[:1000]) if key in IN_LINK}
-    defaults = {"label": ANY, "count": 16, "seed": 0, "steps": 20, "sampler": "dpm++2m", "time_grid": BEST, "eta": 0.0,
-                "guidance": 0.0}
+    defaults = {"label": ANY, "count": 16, "seed": 0, "steps": 20, "sampler": BEST_SAMPLER, "time_grid": BEST,
+                "eta": 0.0, "guidance": 0.0}
     if not asked:  # what somebody has typed meanwhile stays
         return *[gr.skip()] * len(defaults), False
     settings, good = dict(defaults), True
@@ -379,7 +380,7 @@ def _seed() -> gr.Number:
                      info="Which noise to start from. The same seed gives the same picture.")
 
 
-def _sampler(value: str = "dpm++2m", **settings: Any) -> gr.Dropdown:
+def _sampler(value: str = BEST_SAMPLER, **settings: Any) -> gr.Dropdown:
     return gr.Dropdown(list(SAMPLERS), value=value, **{
         "label": "Sampler", "info": "The rule for each step. ddpm, euler-a and sde add fresh noise."} | settings)
 

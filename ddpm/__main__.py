@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from .cpus import use_all
 from .pipeline import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, Images, Pipeline, check_out
-from .samplers import SAMPLERS
+from .samplers import BEST_SAMPLER, SAMPLERS
 from .schedule import GRIDS
 
 
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         default=0.0)
     add("--steps", "from noise to picture; more is slower and finer; each is one network evaluation (heun: two; plms: "
         "one more in all)", type=int, default=20)
-    add("--sampler", f"the rule for each step: {', '.join(SAMPLERS)}", default="dpm++2m")
+    add("--sampler", f"the rule for each step: {', '.join(SAMPLERS)}", default=BEST_SAMPLER)
     add("--grid", f"where along the way the steps fall: {', '.join(GRIDS)}, perhaps with parameters, as in "
         "'power(0.6)' (what was measured to be best for the sampler, if left out)")
     add("--eta", "fresh noise in ddim, 0 (none, the default there) to 1 (as in ddpm)", type=float)

@@ -30,12 +30,12 @@ from .diffusion import denoiser
 from .engine import Engine, onnx_runtime, pytorch
 from .files import write_atomic
 from .pipeline import Pipeline
-from .samplers import BEST_GRIDS, SAMPLERS, evaluations
+from .samplers import BEST_GRIDS, BEST_SAMPLER, SAMPLERS, evaluations
 from .unet import Network, UNet
 
 MATMUL = 2048  # side of the square matrices whose product shows what the machine can do
 PICTURES = 16
-SAMPLER, STEPS = "dpm++2m", 8  # the fewest at the floor, with labels: "The built-in weights" in train/README.md
+SAMPLER, STEPS = BEST_SAMPLER, 10  # the fewest at the floor: "The built-in weights" in train/README.md
 DDPM_STEPS, DDIM_STEPS = 1000, 50  # as their papers have it
 THEIRS = "diffusers"
 
@@ -255,7 +255,7 @@ def parser() -> argparse.ArgumentParser:
                    help="images at once, 1..1024 each (default: 1 4 16 64)")
     p.add_argument("--sampler", choices=SAMPLERS, default=SAMPLER, metavar="SAMPLER", help=f"ours (default: {SAMPLER})")
     p.add_argument("--steps", type=int, default=STEPS, help="steps of ours that make pictures as good as real ones, as "
-                   f"python -m train.evaluate --labels tells (default: {STEPS})")
+                   f"python -m train.evaluate tells (default: {STEPS})")
     p.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts (default: 5)")
     p.add_argument("--out", type=Path, help="file for the figures", metavar="FILE.json")
     return p

@@ -20,7 +20,7 @@ from torch import Tensor
 from .images import from_picture, pick_frames
 from .pipeline import MAX_GUIDANCE, MAX_SEED, Frame, Pipeline
 from .player import Walk, film
-from .samplers import SAMPLERS, evaluations
+from .samplers import BEST_SAMPLER, SAMPLERS, evaluations
 from .schedule import GRIDS
 
 ANY, NONE, BEST = "any", "none", "best"
@@ -47,7 +47,8 @@ def random_seed() -> int:
 
 
 def checked(names: Sequence[str], *, label: str = ANY, count: int = 16, seed: int | None = None, steps: int = 20,
-            sampler: str = "dpm++2m", time_grid: str = BEST, eta: float = 0.0, guidance: float = 0.0) -> dict[str, Any]:
+            sampler: str = BEST_SAMPLER, time_grid: str = BEST, eta: float = 0.0, guidance: float = 0.0
+            ) -> dict[str, Any]:
     """Settings for `Pipeline.stream` from what a visitor asked for. names: of the classes that the model knows.
 
     Raises ValueError, in one line that names what is valid.

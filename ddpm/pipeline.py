@@ -25,7 +25,7 @@ from .engine import Engine, fastest, pytorch
 from .files import write_atomic
 from .images import gif, grid, pick_frames, png
 from .player import Walk, document, embedded, film
-from .samplers import BEST_GRIDS, SAMPLERS, RandnLike
+from .samplers import BEST_GRIDS, BEST_SAMPLER, SAMPLERS, RandnLike
 from .unet import UNet
 
 MAX_SEED = 2**32 - 1
@@ -190,7 +190,7 @@ class Pipeline:
         *,
         seeds: Sequence[int],
         labels: int | Sequence[int | None] | None = None,
-        sampler: str = "dpm++2m",
+        sampler: str = BEST_SAMPLER,
         steps: int = 20,
         grid: str | None = None,
         guidance: float = 0.0,

@@ -143,7 +143,7 @@ def test_the_other_tasks_refuse_in_words_too(client, capfd, task, settings, word
 
 
 QUERY = "?digit=7&images=4&seed=42&steps=12&sampler=ddim&grid=linspace&eta=0.5&guidance=2"
-USUAL = ("any", 16, 0, 20, "dpm++2m", "best", 0.0, 0.0)
+USUAL = ("any", 16, 0, 20, "unipc2", "best", 0.0, 0.0)
 
 
 def test_a_link_restores_what_it_carries_and_is_run():

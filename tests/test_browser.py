@@ -316,7 +316,7 @@ def test_compare_walks_side_by_side_and_measures(visit):
     visitor = visit()
     visitor.tab("Compare")
     film = visitor.wait(lambda film: film["done"] and "distance" in visitor.page.locator("#compare-film .stage").inner_text(), "compare-film")
-    assert film["titles"] == ["ddpm · 10 steps", "ddim · 10 steps", "dpm++2m · 10 steps"]
+    assert film["titles"] == ["ddpm · 10 steps", "ddim · 10 steps", "unipc2 · 10 steps"]
     words = visitor.page.locator("#compare-film .stage").inner_text()
     visitor.wait(lambda _: len(re.findall(r"distance 0\.\d+", visitor.page.locator("#compare-film .stage").inner_text())) == 3, "compare-film")
     path, _ = visitor.saved(visitor.page.locator("#compare-film .save").click)

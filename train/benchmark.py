@@ -20,6 +20,7 @@ from ddpm import SAMPLERS, Pipeline, UNet, loss
 from ddpm.benchmark import Diffusers, spread
 from ddpm.files import write_atomic
 from ddpm.images import from_pixels
+from ddpm.samplers import BEST_SAMPLER
 
 from . import artefact, card
 from .__main__ import parser as train_parser
@@ -95,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     add(floor, "--data", "where the data set lies", type=Path, default=Path("data"), metavar="DIR")
     add(floor, "--judge", "as for python -m train.evaluate", type=Path, metavar="DIR")
     add(floor, "--samples", "images to judge a run by", type=int, default=10_000)
-    add(floor, "--sampler", "how they are drawn, in 20 steps", choices=SAMPLERS, default="dpm++2m")
+    add(floor, "--sampler", "how they are drawn, in 20 steps", choices=SAMPLERS, default=BEST_SAMPLER)
     return p
 
 
