@@ -318,7 +318,7 @@ WORK: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "sh
 def build() -> gr.Blocks:
     """The page."""
     use_all()
-    serving.load(PATIENCE)
+    serving.load(AGAIN if Path(serving.source).is_dir() else PATIENCE)  # a folder needs no network: wait for it
     if not serving.arrived:
         print(f"{serving.source}: {serving.problem or 'still loading'}. The built-in weights draw instead.", flush=True)
     title, what = ("digits", "handwritten digits") if _draws_digits() else ("images", "images")

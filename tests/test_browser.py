@@ -257,7 +257,7 @@ def test_one_image_is_singled_out_by_a_click_and_its_seed_becomes_the_seed(visit
     with Image.open(path) as picture:
         assert name == "digit-13.png" and distance(picture, alone) <= 1
     page.locator("#film .cells button").click()
-    assert visitor.film()["alone"] is None
+    visitor.wait(lambda film: film["alone"] is None and seed_of(page) == "11")  # all again: their seed too
 
 
 def test_one_image_is_singled_out_by_keys(visit):

@@ -4,7 +4,7 @@
      {title, note, count, columns, side, gap, seeds, labels, total, frames: [{t, snr, nfe, x, x0}, …], distance}
    x and x0 are PNGs (data URIs) of all images in a sheet. A walk may still grow: show() again with more frames, and
    the playhead follows. All walks of a film share one playhead. Left is noise and right is clean, everywhere.
-   Events: "pick" with {seed, label} when somebody singles out an image, and {seed: null} when they let go. */
+   Events: "pick" with {seed, label} when somebody singles out an image, and with the first seed when they let go. */
 (() => {
   const VIEWS = { x: ["noisy xₜ", "The noisy picture itself, x at time t"],
                   x0: ["guess x̂₀", "What the network believes the clean picture to be, x̂₀"],
@@ -264,7 +264,7 @@
       for (const cell of cells) cell.tabIndex = cell === here ? 0 : -1;
       here?.focus();
       const walk = this.walks[0];
-      const detail = which === null ? { seed: null } : { seed: walk.seeds[which], label: walk.labels[which] };
+      const detail = { seed: walk.seeds[which ?? 0], label: which === null ? null : walk.labels[which] };
       this.dispatchEvent(new CustomEvent("pick", { detail, bubbles: true, composed: true }));
     }
 
