@@ -8,8 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .cpus import use_all
-from .pipeline import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, Images, Pipeline, check_out
+from .engine.cpus import use_all
+from .images import Images, check_out
+from .pipeline import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, Pipeline
 from .samplers import BEST_SAMPLER, SAMPLERS
 from .schedule import GRIDS
 
@@ -24,25 +25,55 @@ def parser() -> argparse.ArgumentParser:
 
     def add(name: str, help: str, **settings: Any) -> None:
         shown = settings.get("default")
-        p.add_argument(name, help=help if shown is None else f"{help} (default: {shown})", **settings)
+        p.add_argument(
+            name, help=help if shown is None else f"{help} (default: {shown})", **settings
+        )
 
-    add("--out", "what to write: a .gif of the way from noise, a .html that plays it, a .png of the result, or a "
-        "folder for single PNGs", default="samples.gif", metavar="PATH")
+    add(
+        "--out",
+        "what to write: a .gif of the way from noise, a .html that plays it, a .png of the result, or a "
+        "folder for single PNGs",
+        default="samples.gif",
+        metavar="PATH",
+    )
     add("--count", f"how many pictures, up to {MAX_IMAGES}", type=int, default=16)
-    add("--seed", f"0..{MAX_SEED}; picture k gets seed + k, and a seed always gives the same picture (drawn by lot if "
-        "left out, and told)", type=int)
-    add("--label", "what to draw, by name or number; none: the network is told nothing (each seed's own if "
-        "left out)")
-    add("--guidance", f"how strongly to insist on the label, 0..{MAX_GUIDANCE:g}; above 0 doubles the work", type=float,
-        default=0.0)
-    add("--steps", "from noise to picture; more is slower and finer; each is one network evaluation (heun: two; plms: "
-        "one more in all)", type=int, default=20)
+    add(
+        "--seed",
+        f"0..{MAX_SEED}; picture k gets seed + k, and a seed always gives the same picture (drawn by lot if "
+        "left out, and told)",
+        type=int,
+    )
+    add(
+        "--label",
+        "what to draw, by name or number; none: the network is told nothing (each seed's own if "
+        "left out)",
+    )
+    add(
+        "--guidance",
+        f"how strongly to insist on the label, 0..{MAX_GUIDANCE:g}; above 0 doubles the work",
+        type=float,
+        default=0.0,
+    )
+    add(
+        "--steps",
+        "from noise to picture; more is slower and finer; each is one network evaluation (heun: two; plms: "
+        "one more in all)",
+        type=int,
+        default=20,
+    )
     add("--sampler", f"the rule for each step: {', '.join(SAMPLERS)}", default=BEST_SAMPLER)
-    add("--grid", f"where along the way the steps fall: {', '.join(GRIDS)}, perhaps with parameters, as in "
-        "'power(0.6)' (what was measured to be best for the sampler, if left out)")
+    add(
+        "--grid",
+        f"where along the way the steps fall: {', '.join(GRIDS)}, perhaps with parameters, as in "
+        "'power(0.6)' (what was measured to be best for the sampler, if left out)",
+    )
     add("--eta", "fresh noise in ddim, 0 (none, the default there) to 1 (as in ddpm)", type=float)
-    add("--model", "built-in weights by name, a folder that `python -m train` wrote, or a Hub repo NAMESPACE/NAME",
-        default="mnist", metavar="WEIGHTS")
+    add(
+        "--model",
+        "built-in weights by name, a folder that `python -m train` wrote, or a Hub repo NAMESPACE/NAME",
+        default="mnist",
+        metavar="WEIGHTS",
+    )
     add("--revision", "branch, tag or commit of the Hub repo")
     add("--device", "cpu or cuda", default="cpu")
     add("--verbose", "say also what computes the network, and why", action="store_true")
@@ -70,23 +101,40 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--count must be in 1..{MAX_IMAGES}, got {args.count}")
     seed = secrets.randbelow(MAX_SEED + 2 - args.count) if args.seed is None else args.seed
     if not 0 <= seed <= MAX_SEED + 1 - args.count:
-        raise ValueError(f"--seed must be in 0..{MAX_SEED + 1 - args.count} for {args.count} pictures, got {seed}")
+        raise ValueError(
+            f"--seed must be in 0..{MAX_SEED + 1 - args.count} for {args.count} pictures, got {seed}"
+        )
     seeds = range(seed, seed + args.count)
     use_all()
-    pipeline = Pipeline.from_pretrained(args.model, revision=args.revision, device=_device(args.device))
+    pipeline = Pipeline.from_pretrained(
+        args.model, revision=args.revision, device=_device(args.device)
+    )
 
     label = _label(args.label, pipeline)
     if args.verbose:
         print(f"engine: {pipeline.engine.text}")
-    stream = pipeline.stream(seeds=seeds, labels=label, sampler=args.sampler, steps=args.steps,
-                             grid=args.grid, guidance=args.guidance, eta=args.eta)
+    stream = pipeline.stream(
+        seeds=seeds,
+        labels=label,
+        sampler=args.sampler,
+        steps=args.steps,
+        grid=args.grid,
+        guidance=args.guidance,
+        eta=args.eta,
+    )
     start = time.perf_counter()
-    images = Images.collect(tqdm(stream, total=args.steps + 1, unit="step", leave=False), seeds,
-                            pipeline.asked(seeds, label), args.steps)
+    images = Images.collect(
+        tqdm(stream, total=args.steps + 1, unit="step", leave=False),
+        seeds,
+        pipeline.asked(seeds, label),
+        args.steps,
+    )
     seconds = time.perf_counter() - start
     images.save(args.out)
-    print(f"{args.out}: {args.count} pictures, seeds {seed}..{seeds[-1]}, {args.sampler}, {args.steps} steps, "
-          f"{images.frames[-1].nfe} network evaluations each, {seconds:.1f} s")
+    print(
+        f"{args.out}: {args.count} pictures, seeds {seed}..{seeds[-1]}, {args.sampler}, {args.steps} steps, "
+        f"{images.frames[-1].nfe} network evaluations each, {seconds:.1f} s"
+    )
 
 
 def _label(text: str | None, pipeline: Pipeline) -> int | None:
@@ -107,7 +155,9 @@ def _device(name: str) -> str:
     import torch  # only to ask; everything else in this file is words
 
     if name != "cpu" and not (name == "cuda" and torch.cuda.is_available()):
-        raise ValueError(f"--device must be cpu{' or cuda' if torch.cuda.is_available() else ''} here, got {name!r}")
+        raise ValueError(
+            f"--device must be cpu{' or cuda' if torch.cuda.is_available() else ''} here, got {name!r}"
+        )
     return name
 
 

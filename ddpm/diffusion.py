@@ -1,9 +1,9 @@
-"""The process: adding noise, the loss that teaches a network to see through it, and the denoiser that results.
+"""The process: adding noise, the loss that teaches a network to see through it, and the denoiser
+that results.
 
-Everything here is algebra on x_t = alpha * x0 + sigma * eps. Knowing x_t, any one of x0, eps and
-v = alpha * eps - sigma * x0 gives the others, so a network may be trained to predict whichever it likes;
-the rest of the program only ever asks it for x0.
-"""
+Everything here is algebra on x_t = alpha * x0 + sigma * eps. Knowing x_t, any one of x0, eps and v
+= alpha * eps - sigma * x0 gives the others, so a network may be trained to predict whichever it
+likes; the rest of the program only ever asks it for x0."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -15,14 +15,20 @@ from torch import Tensor
 from .schedule import Schedule
 from .unet import Network, UNet
 
-Denoise = Callable[[Tensor, float], Tensor]  # (x_t, t) -> x0; labels, guidance and clipping live inside
+Denoise = Callable[
+    [Tensor, float], Tensor
+]  # (x_t, t) -> x0; labels, guidance and clipping live inside
 
 
 class Prediction(NamedTuple):
     """One way for a network to speak. All arguments broadcast against N×C×H×W."""
 
-    target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (x0, eps, alpha, sigma) -> what it should say
-    x0: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]      # (what it says, x_t, alpha, sigma) -> x0
+    target: Callable[
+        [Tensor, Tensor, Tensor, Tensor], Tensor
+    ]  # (x0, eps, alpha, sigma) -> what it should say
+    x0: Callable[
+        [Tensor, Tensor, Tensor, Tensor], Tensor
+    ]  # (what it says, x_t, alpha, sigma) -> x0
 
 
 PREDICTIONS: dict[str, Prediction] = {
@@ -34,10 +40,7 @@ PREDICTIONS: dict[str, Prediction] = {
         target=lambda x0, eps, alpha, sigma: eps,
         x0=lambda out, x, alpha, sigma: (x - sigma * out) / alpha,
     ),
-    "x0": Prediction(
-        target=lambda x0, eps, alpha, sigma: x0,
-        x0=lambda out, x, alpha, sigma: out,
-    ),
+    "x0": Prediction(target=lambda x0, eps, alpha, sigma: x0, x0=lambda out, x, alpha, sigma: out),
 }
 
 
@@ -48,7 +51,8 @@ def _coefficients(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def add_noise(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """A sample of q(x_t | x0) in closed form: x0 and eps N×C×H×W, t N times in [0, T]. DDPM, Eq. 4."""
+    """A sample of q(x_t | x0) in closed form: x0 and eps N×C×H×W, t N times in [0, T]. DDPM, Eq.
+    4."""
     alpha, sigma = _coefficients(schedule, t)
     return alpha * x0 + sigma * eps
 
@@ -75,9 +79,15 @@ def _alpha_sigma(schedule: Schedule, t: float) -> tuple[float, float]:
 
 
 def denoiser(
-    model: UNet, y: Tensor | None = None, *, guidance: float = 0.0, clip: bool = True, run: Network | None = None
+    model: UNet,
+    y: Tensor | None = None,
+    *,
+    guidance: float = 0.0,
+    clip: bool = True,
+    run: Network | None = None,
 ) -> Denoise:
-    """Turns a model into the function that samplers call: (x_t, t) -> the x0 it believes in, without gradients.
+    """Turns a model into the function that samplers call: (x_t, t) -> the x0 it believes in,
+    without gradients.
 
     Args:
         y: N labels, `model.classes` where there is none; or None for none at all.
@@ -97,7 +107,9 @@ def denoiser(
         alpha, sigma = _alpha_sigma(model.schedule, t)
         with torch.no_grad():
             if guidance:  # one call for both: half the overhead
-                with_label, without = run(x.repeat(2, 1, 1, 1), x.new_full((2 * len(x),), t), both).chunk(2)
+                with_label, without = run(
+                    x.repeat(2, 1, 1, 1), x.new_full((2 * len(x),), t), both
+                ).chunk(2)
                 out = (1 + guidance) * with_label - guidance * without
             else:
                 out = run(x, x.new_full((len(x),), t), y)

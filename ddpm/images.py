@@ -1,83 +1,101 @@
-"""Between tensors and pictures. The only file that knows what [-1, 1] means in pixels."""
+"""What comes out of a pipeline: the moments of a walk, and finished images that can be saved."""
 
-import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-GIF_FRAMES = 40         # enough for the eye, whatever the number of steps
-FRAME_MS, LAST_MS = 80, 2000
-GAP = 2                 # pixels between images, before enlarging
-_COLORS = {"L": 16, "RGB": 128}  # in moving frames: noise in all 256 makes larger files and looks the same
+from .files import write_atomic
+from .pixels import gif, grid, pick_frames, png
+from .player import Walk, document, embedded, film
 
 
-def from_pixels(pixels: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 in [-1, 1], any shape."""
-    return pixels.float() / 127.5 - 1
+class Frame(NamedTuple):
+    """One moment of the process: time t, noisy images x (N×C×H×W in [-1, 1] and beyond), the clean
+    images x0 that the network sees in them, nfe, the network evaluations an image has cost so far,
+    and the signal-to-noise ratio snr = alpha(t)**2 / sigma(t)**2, infinite at t = 0."""
+
+    t: float
+    x: Tensor
+    x0: Tensor
+    nfe: int
+    snr: float
 
 
-def to_pixels(x: Tensor) -> Tensor:
-    """float in [-1, 1] -> uint8 0..255 on the CPU, any shape; what lies outside is clamped."""
-    return ((x.detach().cpu().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+@dataclass(frozen=True, eq=False, repr=False)
+class Images:
+    """Finished images x (N×C×H×W in [-1, 1]), the seed of each, what each was asked to show (its
+    class in words, or None), and frames of the way there, as many as a film needs."""
+
+    x: Tensor
+    seeds: tuple[int, ...]
+    labels: tuple[str | None, ...]
+    frames: tuple[Frame, ...]
+
+    @classmethod
+    def collect(
+        cls, stream: Iterable[Frame], seeds: Sequence[int], labels: Sequence[str | None], steps: int
+    ) -> "Images":
+        """Runs a stream of steps + 1 frames to its end, keeping as many as a film shows."""
+        shown = set(pick_frames(steps + 1))
+        frames = tuple(frame for k, frame in enumerate(stream) if k in shown)
+        return cls(frames[-1].x, tuple(seeds), tuple(labels), frames)
+
+    def grid(self, scale: int = 4) -> Image.Image:
+        """All of them as one picture, every pixel enlarged to a square of scale pixels."""
+        return grid(self.x, scale=scale)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """To digits.gif the reverse process, to digits.html a player of it, to digits.png the final
+        grid, to a folder one PNG an image, by seed.
+
+        Raises ValueError for any other ending, OSError if it cannot be written; nothing is left
+        half written."""
+        check_out(path)
+        path = Path(path)
+        if path.is_dir() or not path.suffix:
+            path.mkdir(parents=True, exist_ok=True)
+            for seed, x in zip(self.seeds, self.x, strict=True):
+                write_atomic(path / f"{seed:010d}.png", png(grid(x[None])))
+        elif path.suffix.lower() == ".gif":
+            write_atomic(path, gif([grid(frame.x) for frame in self.frames]))
+        elif path.suffix.lower() == ".html":
+            write_atomic(path, document(self._film()).encode())
+        else:
+            write_atomic(path, png(self.grid()))
+
+    def __repr__(self) -> str:
+        return f"Images({len(self.seeds)} of {list(self.x.shape[1:])}, seeds {self.seeds[0]}..{self.seeds[-1]})"
+
+    def _repr_html_(self) -> str:
+        return embedded(self._film())
+
+    def _film(self) -> dict[str, Any]:
+        walk = Walk(self.seeds, self.labels, len(self.frames))
+        for frame in self.frames:
+            walk.add(frame)
+        return film([walk], "images")
 
 
-def from_picture(picture: Image.Image, channels: int, size: int) -> Tensor:
-    """Any picture as one image 1×C×size×size in [-1, 1]: shrunk or enlarged, gray or RGB, black where transparent."""
-    black = Image.new("RGBA", picture.size, "black")
-    picture = Image.alpha_composite(black, picture.convert("RGBA")).convert("L" if channels == 1 else "RGB")
-    if picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.array(picture)).view(size, size, channels)
-    return from_pixels(pixels.permute(2, 0, 1)[None])
-
-
-def grid(x: Tensor, *, scale: int = 1) -> Image.Image:
-    """N images N×C×H×W (C is 1 or 3) as one picture, as square as can be, row by row, black in between.
-
-    scale enlarges every pixel to a square of that side (nearest neighbour).
-    """
-    n, c, h, w = x.shape
-    columns = int(np.ceil(np.sqrt(n)))
-    rows = int(np.ceil(n / columns))
-    sheet = np.zeros((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, c), np.uint8)
-    for k, image in enumerate(to_pixels(x).permute(0, 2, 3, 1).numpy()):
-        top, left = k // columns * (h + GAP), k % columns * (w + GAP)
-        sheet[top : top + h, left : left + w] = image
-    picture = Image.fromarray(sheet[..., 0] if c == 1 else sheet)
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-
-
-def png(picture: Image.Image) -> bytes:
-    """The picture as a PNG file."""
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
-
-
-def pick_frames(count: int) -> list[int]:
-    """Which of `count` frames a GIF shows: at most GIF_FRAMES, evenly spread, the first and the last among them."""
-    shown = min(count, GIF_FRAMES)
-    return [round(k * (count - 1) / max(shown - 1, 1)) for k in range(shown)]
-
-
-def moving(picture: Image.Image) -> Image.Image:
-    """The picture (gray or RGB) with as few colors as a frame needs that is soon followed by the next."""
-    return picture.quantize(_COLORS[picture.mode], dither=Image.Dither.NONE)
-
-
-def gif(pictures: Sequence[Image.Image]) -> bytes:
-    """A GIF file that plays pictures (gray or RGB) of one size for ever, holding the last one for two seconds.
-
-    Every pixel is enlarged so that the picture is about 256 pixels wide, but at least twice its size.
-    """
-    scale = max(2, round(256 / pictures[0].width))
-    frames = [*map(moving, pictures[:-1]), pictures[-1].quantize(256, dither=Image.Dither.NONE)]
-    first, *others = [frame.resize((frame.width * scale, frame.height * scale), Image.Resampling.NEAREST)
-                      for frame in frames]
-    file = io.BytesIO()
-    first.save(file, "GIF", save_all=True, append_images=others, loop=0,
-               duration=[FRAME_MS] * len(others) + [LAST_MS])
-    return file.getvalue()
+def check_out(path: str | os.PathLike[str]) -> None:
+    """Raises ValueError unless `Images.save` could write to path, as far as its name and folder
+    tell."""
+    if not os.fspath(path):
+        raise ValueError(
+            "cannot write: the name is empty; name a .html, a .gif, a .png, or a folder"
+        )
+    path = Path(path)
+    if path.is_dir():
+        return
+    if path.suffix and path.suffix.lower() not in (".html", ".gif", ".png"):
+        raise ValueError(
+            f"cannot write {path}: name a .html, a .gif, a .png, or a folder (no ending)"
+        )
+    if path.suffix and not path.parent.is_dir():
+        raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.exists() and not path.suffix:
+        raise ValueError(f"cannot write into {path}: it is a file")

@@ -1,15 +1,15 @@
 """The reverse process: ways to walk from noise to an image, each a generator in the table SAMPLERS.
 
-A sampler sees only denoise(x, t) -> x0 and the schedule; it knows no network, label or seed. It yields
-len(times) Steps: the noise at times[0] first, and last the image at times[-1] = 0, where `x is x0`. Nothing is
-changed in place, so every Step may be kept. Progress bars, GIFs and "just the image" are consumers.
+A sampler sees only denoise(x, t) -> x0 and the schedule; it knows no network, label or seed. It
+yields len(times) Steps: the noise at times[0] first, and last the image at times[-1] = 0, where `x
+is x0`. Nothing is changed in place, so every Step may be kept. Progress bars, GIFs and "just the
+image" are consumers.
 
 In the code t is where the walk stands and s the next time, s < t. All methods are one of two moves:
-`_toward` an estimate of x0, the exact solution for an x0 that stands still; or `_along` a direction eps,
-straight in x / alpha as a function of sigma / alpha. With the network's own x0 and eps both are the DDIM step, and
-what sets the methods apart is how they better that estimate with what was seen before.
-A new sampler is one function here and one line in the table.
-"""
+`_toward` an estimate of x0, the exact solution for an x0 that stands still; or `_along` a direction
+eps, straight in x / alpha as a function of sigma / alpha. With the network's own x0 and eps both
+are the DDIM step, and what sets the methods apart is how they better that estimate with what was
+seen before. A new sampler is one function here and one line in the table."""
 
 import math
 from bisect import bisect_right
@@ -30,7 +30,8 @@ RandnLike = Callable[[Tensor], Tensor]  # standard normal noise of the same shap
 
 
 class Step(NamedTuple):
-    """Where the walk is: the time t, the noisy images x (N×C×H×W), and what the network makes of them, x0."""
+    """Where the walk is: the time t, the noisy images x (N×C×H×W), and what the network makes of
+    them, x0."""
 
     t: float
     x: Tensor
@@ -49,7 +50,8 @@ class _Point(NamedTuple):
 
     @property
     def lam(self) -> float:
-        """Half the log-SNR, the lambda of the DPM-Solver papers. Not at t = 0, where it is infinite."""
+        """Half the log-SNR, the lambda of the DPM-Solver papers. Not at t = 0, where it is
+        infinite."""
         return math.log(self.alpha / self.sigma)
 
 
@@ -64,24 +66,29 @@ class _Seen(NamedTuple):
 def _strides(schedule: Schedule, times: Sequence[float]) -> Iterator[tuple[_Point, _Point]]:
     """The pairs (t, s) of successive times."""
     alphas, sigmas = schedule(torch.tensor(times, dtype=torch.float64))
-    return pairwise(_Point(*values) for values in zip(times, alphas.tolist(), sigmas.tolist(), strict=True))
+    return pairwise(
+        _Point(*values) for values in zip(times, alphas.tolist(), sigmas.tolist(), strict=True)
+    )
 
 
 def _eps(x: Tensor, x0: Tensor, t: _Point) -> Tensor:
-    """The noise in x if x0 is true. From the clipped x0, so that x = alpha x0 + sigma eps whatever the network says."""
+    """The noise in x if x0 is true. From the clipped x0, so that x = alpha x0 + sigma eps whatever
+    the network says."""
     return (x - t.alpha * x0) / t.sigma
 
 
 def _toward(x: Tensor, target: Tensor, t: _Point, s: _Point) -> Tensor:
-    """x at s if x0 were `target` all the way from t to s. Lu et al. 2022 (DPM-Solver++), Section 4: first order."""
+    """x at s if x0 were `target` all the way from t to s. Lu et al. 2022 (DPM-Solver++), Section 4:
+    first order."""
     return s.sigma / t.sigma * x + (s.alpha - t.alpha * s.sigma / t.sigma) * target
 
 
 def _along(x0: Tensor, eps: Tensor, better: Tensor, t: _Point, s: _Point) -> Tensor:
-    """x at s if the noise were `better` all the way from t to s. PNDM, Eq. 9; Euler's step in x / alpha.
+    """x at s if the noise were `better` all the way from t to s. PNDM, Eq. 9; Euler's step in x /
+    alpha.
 
-    Written as the DDIM step and the rest: at high noise alpha is so small that x / alpha would lose all digits.
-    """
+    Written as the DDIM step and the rest: at high noise alpha is so small that x / alpha would lose
+    all digits."""
     return s.alpha * x0 + s.sigma * eps + (s.sigma - s.alpha * t.sigma / t.alpha) * (better - eps)
 
 
@@ -89,11 +96,17 @@ Rule = Callable[..., Tensor]  # (x, x0, t, s, past: deque[_Seen], randn_like) ->
 
 
 def _one_evaluation_a_step(rule: Rule) -> Sampler:
-    """Makes a sampler of a rule that needs no more of the network than x0 at t, and what was seen before."""
+    """Makes a sampler of a rule that needs no more of the network than x0 at t, and what was seen
+    before."""
 
     @wraps(rule)  # so that its signature shows what settings the rule has, such as eta
     def walk(
-        denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike, **settings: Any
+        denoise: Denoise,
+        schedule: Schedule,
+        x: Tensor,
+        times: Sequence[float],
+        randn_like: RandnLike,
+        **settings: Any,
     ) -> Iterator[Step]:
         past: deque[_Seen] = deque(maxlen=2)  # the newest first
         for t, s in _strides(schedule, times):
@@ -106,7 +119,7 @@ def _one_evaluation_a_step(rule: Rule) -> Sampler:
     return walk
 
 
-# --- With fresh noise at every step ---------------------------------------------------------------------------------
+# --- With fresh noise at every step ---------------------------------------------------------------
 
 
 def _posterior(x: Tensor, x0: Tensor, t: _Point, s: _Point) -> tuple[Tensor, float]:
@@ -117,24 +130,38 @@ def _posterior(x: Tensor, x0: Tensor, t: _Point, s: _Point) -> tuple[Tensor, flo
 
 
 @_one_evaluation_a_step
-def ddpm(x: Tensor, x0: Tensor, t: _Point, s: _Point, _past: deque[_Seen], randn_like: RandnLike) -> Tensor:
-    """Ancestral sampling: x_s drawn from the posterior q(x_s | x_t, x0). DDPM, Eq. 6, 7 and Algorithm 2."""
+def ddpm(
+    x: Tensor, x0: Tensor, t: _Point, s: _Point, _past: deque[_Seen], randn_like: RandnLike
+) -> Tensor:
+    """Ancestral sampling: x_s drawn from the posterior q(x_s | x_t, x0). DDPM, Eq. 6, 7 and
+    Algorithm 2."""
     mean, beta_ts = _posterior(x, x0, t, s)
     return mean + math.sqrt(beta_ts) * s.sigma / t.sigma * randn_like(x)
 
 
 @_one_evaluation_a_step
-def ddpm_large(x: Tensor, x0: Tensor, t: _Point, s: _Point, _past: deque[_Seen], randn_like: RandnLike) -> Tensor:
-    """`ddpm` with the other variance, that of q(x_t | x_s): right for data like noise. DDPM, Section 3.2."""
+def ddpm_large(
+    x: Tensor, x0: Tensor, t: _Point, s: _Point, _past: deque[_Seen], randn_like: RandnLike
+) -> Tensor:
+    """`ddpm` with the other variance, that of q(x_t | x_s): right for data like noise. DDPM,
+    Section 3.2."""
     mean, beta_ts = _posterior(x, x0, t, s)
     return mean + math.sqrt(beta_ts) * randn_like(x) if s.sigma else mean
 
 
 @_one_evaluation_a_step
 def ddim(
-    x: Tensor, x0: Tensor, t: _Point, s: _Point, _past: deque[_Seen], randn_like: RandnLike, *, eta: float = 0.0
+    x: Tensor,
+    x0: Tensor,
+    t: _Point,
+    s: _Point,
+    _past: deque[_Seen],
+    randn_like: RandnLike,
+    *,
+    eta: float = 0.0,
 ) -> Tensor:
-    """The deterministic walk (eta = 0), or with noise up to that of `ddpm` (eta = 1). DDIM, Eq. 12 and 16."""
+    """The deterministic walk (eta = 0), or with noise up to that of `ddpm` (eta = 1). DDIM, Eq. 12
+    and 16."""
     fresh = eta * s.sigma * math.sqrt(max(0.0, 1 - (t.alpha * s.sigma / (s.alpha * t.sigma)) ** 2))
     x = s.alpha * x0 + math.sqrt(s.sigma**2 - fresh**2) * _eps(x, x0, t)
     return x + fresh * randn_like(x) if eta else x
@@ -151,37 +178,44 @@ def euler_a(
 def sde_dpm_pp_2m(
     x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], randn_like: RandnLike
 ) -> Tensor:
-    """SDE-DPM-Solver++(2M): the second order of `dpm_pp_2m` for the reverse SDE. Lu et al. 2022 (DPM-Solver++)."""
+    """SDE-DPM-Solver++(2M): the second order of `dpm_pp_2m` for the reverse SDE. Lu et al. 2022
+    (DPM-Solver++)."""
     target = _midway(x0, t, s, past)
     shrink = t.alpha * s.sigma / (s.alpha * t.sigma)  # e^-h
     mean = s.sigma / t.sigma * shrink * x + s.alpha * (1 - shrink**2) * target
     return mean + s.sigma * math.sqrt(1 - shrink**2) * randn_like(x)
 
 
-# --- Deterministic: towards a better x0 -----------------------------------------------------------------------------
+# --- Deterministic: towards a better x0 -----------------------------------------------------------
 
 
 def _midway(x0: Tensor, t: _Point, s: _Point, past: Sequence[_Seen]) -> Tensor:
-    """x0 half-way from t to s in lam, on the line through the last two; just x0 if there is no line to follow."""
+    """x0 half-way from t to s in lam, on the line through the last two; just x0 if there is no line
+    to follow."""
     if not past or not s.sigma:
         return x0
     return x0 + (s.lam - t.lam) / (2 * (t.lam - past[0].at.lam)) * (x0 - past[0].x0)
 
 
 @_one_evaluation_a_step
-def dpm_pp_2m(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _randn_like: RandnLike) -> Tensor:
-    """DPM-Solver++(2M): second order at one evaluation a step. Lu et al. 2022 (DPM-Solver++), Algorithm 2."""
+def dpm_pp_2m(
+    x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _randn_like: RandnLike
+) -> Tensor:
+    """DPM-Solver++(2M): second order at one evaluation a step. Lu et al. 2022 (DPM-Solver++),
+    Algorithm 2."""
     return _toward(x, _midway(x0, t, s, past), t, s)
 
 
 @_one_evaluation_a_step
-def dpm_pp_3m(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _randn_like: RandnLike) -> Tensor:
-    """DPM-Solver++(3M): slope and bend of x0 over lam, from the last three. Lu et al. 2022 (DPM-Solver++).
+def dpm_pp_3m(
+    x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _randn_like: RandnLike
+) -> Tensor:
+    """DPM-Solver++(3M): slope and bend of x0 over lam, from the last three. Lu et al. 2022
+    (DPM-Solver++).
 
-    The second step has two to go by and is one of `dpm_pp_2m`; the first and the last are those of `ddim`.
-    The authors' multistep code, and diffusers after it, take half the bend (their singlestep code has the whole) and
-    are of order 2: tests/test_conformance.py shows it.
-    """
+    The second step has two to go by and is one of `dpm_pp_2m`; the first and the last are those of
+    `ddim`. The authors' multistep code, and diffusers after it, take half the bend (their
+    singlestep code has the whole) and are of order 2: tests/test_conformance.py shows it."""
     target = _midway(x0, t, s, past)
     if len(past) > 1 and s.sigma:
         h, before, earlier = s.lam - t.lam, t.lam - past[0].at.lam, past[0].at.lam - past[1].at.lam
@@ -208,9 +242,12 @@ def unipc3(
     return _unipc(denoise, schedule, x, times, order=3)
 
 
-def _unipc(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], order: int) -> Iterator[Step]:
-    """Steps towards a weighted mean of what was seen (the predictor); each is taken again, with what is seen where it
-    led (the corrector), before the next. With the corrector the error falls by one order more than `order`."""
+def _unipc(
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], order: int
+) -> Iterator[Step]:
+    """Steps towards a weighted mean of what was seen (the predictor); each is taken again, with
+    what is seen where it led (the corrector), before the next. With the corrector the error falls
+    by one order more than `order`."""
     past: deque[_Seen] = deque(maxlen=order)
     used = 0  # the order of the last step
     for left, (t, s) in zip(range(len(times) - 1, 0, -1), _strides(schedule, times), strict=True):
@@ -225,12 +262,15 @@ def _unipc(denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[floa
     yield Step(times[-1], x, x)
 
 
-def _united(past: list[_Seen], t: _Point, s: _Point, ahead: Sequence[tuple[float, Tensor]] = ()) -> Tensor:
-    """UniPC's estimate of x0 for the step from t to s: from x0 at t (past[0]), before it, and perhaps `ahead`, at s.
+def _united(
+    past: list[_Seen], t: _Point, s: _Point, ahead: Sequence[tuple[float, Tensor]] = ()
+) -> Tensor:
+    """UniPC's estimate of x0 for the step from t to s: from x0 at t (past[0]), before it, and
+    perhaps `ahead`, at s.
 
-    ahead holds (place, x0) with places in units of the step: 0 is t, 1 is s. With two others or more the
-    weights make the step exact for polynomials in lam through all of these points. UniPC, Theorem 3.1.
-    """
+    ahead holds (place, x0) with places in units of the step: 0 is t, 1 is s. With two others or
+    more the weights make the step exact for polynomials in lam through all of these points. UniPC,
+    Theorem 3.1."""
     h, x0 = s.lam - t.lam, past[0].x0
     others = [((seen.at.lam - t.lam) / h, seen.x0) for seen in past[1:]] + list(ahead)
     if len(others) == 1:
@@ -241,10 +281,12 @@ def _united(past: list[_Seen], t: _Point, s: _Point, ahead: Sequence[tuple[float
             integrals.append(phi * math.factorial(k) / math.expm1(-h))
             phi = phi / -h - 1 / math.factorial(k + 1)
         weights = np.linalg.solve(np.vander(places, increasing=True).T, integrals).tolist()
-    return x0 + sum(weight / place * (seen - x0) for weight, (place, seen) in zip(weights, others, strict=True))
+    return x0 + sum(
+        weight / place * (seen - x0) for weight, (place, seen) in zip(weights, others, strict=True)
+    )
 
 
-# --- Deterministic: along a better eps ------------------------------------------------------------------------------
+# --- Deterministic: along a better eps ------------------------------------------------------------
 
 
 def euler(
@@ -257,7 +299,8 @@ def euler(
 def heun(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """Second order at two evaluations a step, but for the last. Karras et al. 2022 (EDM), Algorithm 1."""
+    """Second order at two evaluations a step, but for the last. Karras et al. 2022 (EDM), Algorithm
+    1."""
     for t, s in _strides(schedule, times):
         x0 = denoise(x, t.t)
         yield Step(t.t, x, x0)
@@ -277,14 +320,16 @@ def _heun_step(denoise: Denoise, x: Tensor, x0: Tensor, t: _Point, s: _Point) ->
 def ipndm(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """Adams and Bashforth's multistep method of order 4, with lower orders to start. Zhang & Chen 2023 (DEIS)."""
+    """Adams and Bashforth's multistep method of order 4, with lower orders to start. Zhang & Chen
+    2023 (DEIS)."""
     return _adams_bashforth(denoise, schedule, x, times, heun_first=False)
 
 
 def plms(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """PNDM without its Runge-Kutta steps: `ipndm` with a first step of `heun`. Liu et al. 2022 (PNDM), Eq. 12."""
+    """PNDM without its Runge-Kutta steps: `ipndm` with a first step of `heun`. Liu et al. 2022
+    (PNDM), Eq. 12."""
     return _adams_bashforth(denoise, schedule, x, times, heun_first=True)
 
 
@@ -293,9 +338,14 @@ def _adams_bashforth(
 ) -> Iterator[Step]:
     """Steps along a weighted mean of the last four eps.
 
-    The weights are those for equal strides in sigma / alpha, whatever the strides are: hence "pseudo" numerical.
-    """
-    weights = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+    The weights are those for equal strides in sigma / alpha, whatever the strides are: hence
+    "pseudo" numerical."""
+    weights = (
+        (1,),
+        (3 / 2, -1 / 2),
+        (23 / 12, -16 / 12, 5 / 12),
+        (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+    )
     seen: deque[Tensor] = deque(maxlen=4)  # eps, the newest first
     for t, s in _strides(schedule, times):
         x0 = denoise(x, t.t)
@@ -304,7 +354,9 @@ def _adams_bashforth(
         if heun_first and len(seen) == 1:
             x = _heun_step(denoise, x, x0, t, s)
         else:
-            better = sum(weight * eps for weight, eps in zip(weights[len(seen) - 1], seen, strict=True))
+            better = sum(
+                weight * eps for weight, eps in zip(weights[len(seen) - 1], seen, strict=True)
+            )
             x = _along(x0, seen[0], better, t, s)
     yield Step(times[-1], x, x)
 
@@ -325,10 +377,11 @@ SAMPLERS: dict[str, Sampler] = {
     "ddpm-large": ddpm_large,
 }
 
-BEST_SAMPLER = "unipc2"  # in ten evaluations as good as real images, with the built-in weights: train/README.md
+# in ten evaluations as good as real images, with the built-in weights: train/README.md
+BEST_SAMPLER = "unipc2"
 
-# The grid that serves each sampler best over 5, 10 and 20 evaluations of the built-in weights: train/README.md has the
-# table and the command that prints it.
+# The grid that serves each sampler best over 5, 10 and 20 evaluations of the built-in weights:
+# train/README.md has the table and the command that prints it.
 BEST_GRIDS: dict[str, str] = {
     "dpm++2m": "power(0.3)",
     "dpm++3m": "power(0.3)",
@@ -347,7 +400,8 @@ BEST_GRIDS: dict[str, str] = {
 
 
 def evaluations(name: str, steps: int) -> int:
-    """How often the sampler asks the network on its way of so many steps (1..1000), found by letting it walk."""
+    """How often the sampler asks the network on its way of so many steps (1..1000), found by
+    letting it walk."""
     asked = 0
 
     def denoise(x: Tensor, _t: float) -> Tensor:
@@ -356,11 +410,15 @@ def evaluations(name: str, steps: int) -> int:
         return x
 
     schedule = Schedule()
-    for _ in SAMPLERS[name](denoise, schedule, torch.zeros(1), schedule.times(steps, "uniform"), torch.zeros_like):
+    for _ in SAMPLERS[name](
+        denoise, schedule, torch.zeros(1), schedule.times(steps, "uniform"), torch.zeros_like
+    ):
         pass
     return asked
 
 
 def affordable_steps(name: str, budget: int) -> int:
     """The most steps (0..1000) of the sampler that ask the network no more than budget times."""
-    return bisect_right(range(1, min(budget, 1000) + 1), budget, key=lambda steps: evaluations(name, steps))
+    return bisect_right(
+        range(1, min(budget, 1000) + 1), budget, key=lambda steps: evaluations(name, steps)
+    )

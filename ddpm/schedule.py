@@ -19,12 +19,14 @@ from torch import Tensor
 
 
 def linear_betas(T: int) -> Tensor:
-    """Betas from 1e-4 to 0.02 over 1000 steps, rescaled for other T (below 20 too few for noise). DDPM, Section 4."""
+    """Betas from 1e-4 to 0.02 over 1000 steps, rescaled for other T (below 20 too few for noise).
+    DDPM, Section 4."""
     return (torch.linspace(1e-4, 0.02, T, dtype=torch.float64) * (1000 / T)).clamp(max=0.999)
 
 
 def cosine_betas(T: int) -> Tensor:
-    """Betas for which alpha_bar falls like a squared cosine. Improved DDPM (Nichol & Dhariwal 2021), Eq. 17."""
+    """Betas for which alpha_bar falls like a squared cosine. Improved DDPM (Nichol & Dhariwal
+    2021), Eq. 17."""
     u = torch.arange(T + 1, dtype=torch.float64) / T
     alpha_bar = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
@@ -39,7 +41,8 @@ def uniform(schedule: "Schedule", steps: int) -> list[float]:
 
 
 def power(schedule: "Schedule", steps: int, rho: float = 0.5) -> list[float]:
-    """t = T * u**rho, u uniform. Below 1, rho spends the steps where the noise is strong: few steps look far better.
+    """t = T * u**rho, u uniform. Below 1, rho spends the steps where the noise is strong: few steps
+    look far better.
 
     rho is in 0.1..3.
     """
@@ -48,8 +51,8 @@ def power(schedule: "Schedule", steps: int, rho: float = 0.5) -> list[float]:
 
 
 def leading(schedule: "Schedule", steps: int) -> list[float]:
-    """Multiples of T // steps, plus 1: DDIM's own grid. It starts at 1 + (steps - 1) * (T // steps): for few steps far
-    *below* T, where an image is not all noise yet."""
+    """Multiples of T // steps, plus 1: DDIM's own grid. It starts at 1 + (steps - 1) * (T //
+    steps): for few steps far *below* T, where an image is not all noise yet."""
     stride = schedule.T // steps
     return [float(1 + k * stride) for k in reversed(range(steps))] + [0.0]
 
@@ -60,22 +63,31 @@ def linspace(schedule: "Schedule", steps: int) -> list[float]:
 
 
 def karras(
-    schedule: "Schedule", steps: int, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0
+    schedule: "Schedule",
+    steps: int,
+    rho: float = 7.0,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
 ) -> list[float]:
-    """Equal strides in (sigma / alpha)**(1 / rho), from sigma_max to sigma_min, then 0. Karras et al. 2022, Eq. 5.
+    """Equal strides in (sigma / alpha)**(1 / rho), from sigma_max to sigma_min, then 0. Karras et
+    al. 2022, Eq. 5.
 
-    Both ends are first brought inside what the schedule has from T to 1. rho is in 0.1..100, the sigmas in 1e-4..1e5.
-    """
+    Both ends are first brought inside what the schedule has from T to 1. rho is in 0.1..100, the
+    sigmas in 1e-4..1e5."""
     _check("rho", rho, 0.1, 100)
     _check("sigma_min", sigma_min, 1e-4, 1e5)
     _check("sigma_max", sigma_max, sigma_min, 1e5)
-    noise = (-_log_snr(schedule, torch.device("cpu"))[1:] / 2).exp().numpy()  # sigma / alpha at t = 1..T
+    noise = (
+        (-_log_snr(schedule, torch.device("cpu"))[1:] / 2).exp().numpy()
+    )  # sigma / alpha at t = 1..T
     low, high = np.clip((sigma_min, sigma_max), noise[0], noise[-1])
     roots = np.linspace(high ** (1 / rho), low ** (1 / rho), steps)
     times = np.interp(np.log(roots) * rho, np.log(noise), np.arange(1, schedule.T + 1)).tolist()
     if any(s >= t for t, s in pairwise(times)):
-        raise ValueError(f"sigma_min and sigma_max leave no room for {steps} steps: this schedule has sigma / alpha in "
-                         f"{noise[0]:.2g}..{noise[-1]:.2g}")
+        raise ValueError(
+            f"sigma_min and sigma_max leave no room for {steps} steps: this schedule has sigma / alpha in "
+            f"{noise[0]:.2g}..{noise[-1]:.2g}"
+        )
     return [*times, 0.0]
 
 
@@ -98,14 +110,18 @@ def _parse_grid(text: str) -> tuple[str, list[float]]:
     found = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text) if isinstance(text, str) else None
     name, inside = found.groups() if found else (None, None)
     if name not in GRIDS:
-        raise ValueError(f"unknown grid {text!r}; choose from {', '.join(GRIDS)}, with parameters as in power(0.5)")
+        raise ValueError(
+            f"unknown grid {text!r}; choose from {', '.join(GRIDS)}, with parameters as in power(0.5)"
+        )
     known = list(inspect.signature(GRIDS[name]).parameters)[2:]
     try:
         values = [float(value) for value in inside.split(",")] if inside and inside.strip() else []
     except ValueError:
         values = [math.nan] * 9
     if len(values) > len(known):
-        takes = f"up to {len(known)} numbers: {name}({', '.join(known)})" if known else "no parameters"
+        takes = (
+            f"up to {len(known)} numbers: {name}({', '.join(known)})" if known else "no parameters"
+        )
         raise ValueError(f"grid {text!r}: {name} takes {takes}")
     return name, values
 
@@ -114,8 +130,8 @@ def _parse_grid(text: str) -> tuple[str, list[float]]:
 class Schedule:
     """A variance-preserving noise schedule: a value, equal by value, hashable and JSON-able.
 
-    x_t = alpha(t) * x0 + sigma(t) * eps, with alpha**2 + sigma**2 = 1 and alpha(0) = 1 (DDPM, Eq. 4;
-    alpha(t) is the square root of the paper's alpha_bar_t). t runs from 0 (clean) to T (noise).
+    x_t = alpha(t) * x0 + sigma(t) * eps, with alpha**2 + sigma**2 = 1 and alpha(0) = 1 (DDPM, Eq.
+    4; alpha(t) is the square root of the paper's alpha_bar_t). t runs from 0 (clean) to T (noise).
 
     Raises ValueError for an unknown name or T outside 1..10000.
     """
@@ -132,9 +148,9 @@ class Schedule:
     def __call__(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """alpha and sigma at times t in [0, T], as float64 tensors of t's shape, on t's device.
 
-        Whole numbers give the betas' own values. Between them log-SNR is interpolated, so that a solver may
-        land there; between 0 and 1, where log-SNR is infinite at one end, sigma grows in proportion to t.
-        """
+        Whole numbers give the betas' own values. Between them log-SNR is interpolated, so that a
+        solver may land there; between 0 and 1, where log-SNR is infinite at one end, sigma grows in
+        proportion to t."""
         t = torch.as_tensor(t, dtype=torch.float64)
         log_snr = _log_snr(self, t.device)
         below, above = t.floor().long().clamp(1, self.T), t.ceil().long().clamp(1, self.T)
@@ -144,11 +160,11 @@ class Schedule:
         return alpha, sigma
 
     def times(self, steps: int, grid: str = "power") -> list[float]:
-        """The steps + 1 times that a sampler walks through: falling from T (`leading` and `karras`: from below) to 0.
+        """The steps + 1 times that a sampler walks through: falling from T (`leading` and `karras`:
+        from below) to 0.
 
-        grid is a key of GRIDS, with parameters in parentheses if the default ones will not do: "karras(7, 0.05, 40)".
-        Raises ValueError unless that is so and 1 <= steps <= T.
-        """
+        grid is a key of GRIDS, with parameters in parentheses if the default ones will not do:
+        "karras(7, 0.05, 40)". Raises ValueError unless that is so and 1 <= steps <= T."""
         name, parameters = _parse_grid(grid)
         if type(steps) is not int or not 1 <= steps <= self.T:
             raise ValueError(f"steps must be a whole number in 1..{self.T}, got {steps!r}")

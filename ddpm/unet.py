@@ -1,9 +1,10 @@
-"""The network: a U-Net that looks at a noisy image, is told the time and the label, and says what it sees.
+"""The network: a U-Net that looks at a noisy image, is told the time and the label, and says what
+it sees.
 
-Read it from the bottom up: `UNet.forward` is eleven lines. Every block is called as block(x, emb), where emb
-(N×E) is what the network knows besides the picture: the time and the label. The blocks know nothing of
-diffusion. The parts and their order are those of diffusers' UNet2DModel, so that weights can be carried over.
-"""
+Read it from the bottom up: `UNet.forward` is eleven lines. Every block is called as block(x, emb),
+where emb (N×E) is what the network knows besides the picture: the time and the label. The blocks
+know nothing of diffusion. The parts and their order are those of diffusers' UNet2DModel, so that
+weights can be carried over."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,19 +15,29 @@ from torch import Tensor, nn
 
 from .schedule import Schedule
 
-Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x, t, y) -> out, as UNet.forward has it
-PREDICTION_TYPES = ("v", "eps", "x0")  # what a network may be trained to say; diffusion.PREDICTIONS has the formulas
+Network = Callable[
+    [Tensor, Tensor, Tensor | None], Tensor
+]  # (x, t, y) -> out, as UNet.forward has it
+PREDICTION_TYPES = (
+    "v",
+    "eps",
+    "x0",
+)  # what a network may be trained to say; diffusion.PREDICTIONS has the formulas
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
-    """Cosines and sines of t at dim / 2 frequencies from 1 down to 1/10000: N -> N×dim. DDPM, Appendix B."""
-    frequencies = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t.device) / (dim // 2))
+    """Cosines and sines of t at dim / 2 frequencies from 1 down to 1/10000: N -> N×dim. DDPM,
+    Appendix B."""
+    frequencies = torch.exp(
+        -math.log(10_000) * torch.arange(dim // 2, device=t.device) / (dim // 2)
+    )
     angles = t[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 def _silence(layer: nn.Module) -> None:
-    """Makes the last layer of a branch say 0 at birth, so that a deep network starts out as a shallow one."""
+    """Makes the last layer of a branch say 0 at birth, so that a deep network starts out as a
+    shallow one."""
     for p in layer.parameters():
         nn.init.zeros_(p)
 
@@ -43,15 +54,18 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x N×C×H×W -> the same shape."""
-        h = self.norm(x).flatten(2).transpose(1, 2)                                       # N×HW×C
-        q, k, v = (f(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
-        h = F.scaled_dot_product_attention(q, k, v)                                       # N×heads×HW×C/heads
-        h = self.out(h.transpose(1, 2).flatten(2))                                        # N×HW×C
+        h = self.norm(x).flatten(2).transpose(1, 2)  # N×HW×C
+        q, k, v = (
+            f(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.q, self.k, self.v)
+        )
+        h = F.scaled_dot_product_attention(q, k, v)  # N×heads×HW×C/heads
+        h = self.out(h.transpose(1, 2).flatten(2))  # N×HW×C
         return x + h.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut, the second one steered by emb; then, if asked for, attention."""
+    """Two convolutions beside a shortcut, the second one steered by emb; then, if asked for,
+    attention."""
 
     def __init__(self, c_in: int, c_out: int, c_emb: int, groups: int, heads: int = 0) -> None:
         super().__init__()
@@ -67,7 +81,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x N×c_in×H×W, emb N×c_emb -> N×c_out×H×W."""
         h = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.emb(F.silu(emb))[:, :, None, None].chunk(2, dim=1)            # N×C×1×1 each
+        scale, shift = self.emb(F.silu(emb))[:, :, None, None].chunk(2, dim=1)  # N×C×1×1 each
         h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
         return self.attention(self.shortcut(x) + h)
 
@@ -100,12 +114,15 @@ class UNet(nn.Module):
     """The whole network, with the three facts without which its weights mean nothing.
 
     Args:
-        channels, size: of the images: 1 or 3, and pixels a side (a multiple of 2 ** (number of levels - 1)).
-        classes: how many labels there are; 0 for none. Label `classes` itself stands for "no label".
+        channels, size: of the images: 1 or 3, and pixels a side (a multiple of 2 ** (number of
+            levels - 1)).
+        classes: how many labels there are; 0 for none. Label `classes` itself stands for "no
+            label".
         width: the unit of width in channels, a multiple of 8.
         mults: the width of each level, as a multiple of `width`; each level halves the resolution.
         blocks: residual blocks a level on the way down (one more on the way up).
-        attention: for each level, whether attention follows its residual blocks (in heads of `width` channels).
+        attention: for each level, whether attention follows its residual blocks (in heads of
+            `width` channels).
         schedule: the noise schedule it was trained on.
         prediction: what its output means, one of PREDICTION_TYPES.
 
@@ -126,8 +143,16 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         mults, attention = tuple(mults), tuple(attention)
-        _check(channels=channels, size=size, classes=classes, width=width, mults=mults, blocks=blocks,
-               attention=attention, prediction=prediction)
+        _check(
+            channels=channels,
+            size=size,
+            classes=classes,
+            width=width,
+            mults=mults,
+            blocks=blocks,
+            attention=attention,
+            prediction=prediction,
+        )
         self.channels, self.size, self.classes, self.width = channels, size, classes, width
         self.mults, self.blocks, self.attention = mults, blocks, attention
         self.schedule, self.prediction = schedule, prediction
@@ -139,7 +164,9 @@ class UNet(nn.Module):
 
         self.time = nn.Sequential(nn.Linear(stem, c_emb), nn.SiLU(), nn.Linear(c_emb, c_emb))
         table = torch.empty(classes + 1, c_emb)
-        if not table.is_meta:  # there (hub.py) nothing is to be drawn, and trying to would import half of torch
+        if (
+            not table.is_meta
+        ):  # there (hub.py) nothing is to be drawn, and trying to would import half of torch
             table.normal_()
         self.label = nn.Embedding.from_pretrained(table, freeze=False) if classes else None
         self.conv_in = nn.Conv2d(channels, stem, 3, padding=1)
@@ -169,13 +196,18 @@ class UNet(nn.Module):
         _silence(self.conv_out)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """What the network believes (see `prediction`): x N×C×H×W, t N times in (0, T], y N labels -> N×C×H×W.
+        """What the network believes (see `prediction`): x N×C×H×W, t N times in (0, T], y N labels
+        -> N×C×H×W.
 
         y may be None, or hold `classes`, where there is no label.
         """
-        emb = self.time(timestep_embedding(t - 1, self.conv_in.out_channels))  # the field counts times from 0
+        emb = self.time(
+            timestep_embedding(t - 1, self.conv_in.out_channels)
+        )  # the field counts times from 0
         if self.label is not None:
-            emb = emb + self.label(torch.full_like(t, self.classes, dtype=torch.long) if y is None else y)
+            emb = emb + self.label(
+                torch.full_like(t, self.classes, dtype=torch.long) if y is None else y
+            )
         skips = [h := self.conv_in(x)]
         for block in self.down:
             skips.append(h := block(h, emb))
@@ -186,9 +218,19 @@ class UNet(nn.Module):
         return self.conv_out(F.silu(self.norm_out(h)))
 
 
-def _check(*, channels: int, size: int, classes: int, width: int, mults: tuple[int, ...], blocks: int,
-           attention: tuple[bool, ...], prediction: str) -> None:
-    """Bounds on every argument: they may come from a stranger's config.json, before any memory is taken."""
+def _check(
+    *,
+    channels: int,
+    size: int,
+    classes: int,
+    width: int,
+    mults: tuple[int, ...],
+    blocks: int,
+    attention: tuple[bool, ...],
+    prediction: str,
+) -> None:
+    """Bounds on every argument: they may come from a stranger's config.json, before any memory is
+    taken."""
 
     def whole(value: object, low: int, high: int) -> bool:
         return type(value) is int and low <= value <= high
@@ -199,13 +241,21 @@ def _check(*, channels: int, size: int, classes: int, width: int, mults: tuple[i
     rules = {
         "channels must be 1 (grayscale) or 3 (RGB)": (channels, channels in (1, 3)),
         "mults must be whole numbers in 1..16": (mults, all(whole(m, 1, 16) for m in mults)),
-        f"size must be a multiple of {side} in 4..256": (size, whole(size, 4, 256) and size % side == 0),
+        f"size must be a multiple of {side} in 4..256": (
+            size,
+            whole(size, 4, 256) and size % side == 0,
+        ),
         "classes must be a whole number in 0..1000": (classes, whole(classes, 0, 1000)),
         "width must be a multiple of 8 in 8..256": (width, whole(width, 8, 256) and width % 8 == 0),
         "blocks must be a whole number in 1..8": (blocks, whole(blocks, 1, 8)),
         f"attention must be true or false for each of the {len(mults)} levels": (
-            attention, len(attention) == len(mults) and all(type(a) is bool for a in attention)),
-        f"prediction must be one of {', '.join(PREDICTION_TYPES)}": (prediction, prediction in PREDICTION_TYPES),
+            attention,
+            len(attention) == len(mults) and all(type(a) is bool for a in attention),
+        ),
+        f"prediction must be one of {', '.join(PREDICTION_TYPES)}": (
+            prediction,
+            prediction in PREDICTION_TYPES,
+        ),
     }
     for rule, (value, holds) in rules.items():
         if not holds:

@@ -19,7 +19,7 @@ from PIL import Image
 
 import app
 from ddpm import Pipeline
-from ddpm.images import FRAME_MS, LAST_MS
+from ddpm.pixels import FRAME_MS, LAST_MS
 from tests.test_player import decode, distance
 
 

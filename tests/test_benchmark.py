@@ -1,4 +1,4 @@
-"""python -m train.benchmark: that what is compared is the same work. How fast it is depends on the machine."""
+"""python -m train.benchmark.training: that what is compared is the same work. How fast it is depends on the machine."""
 
 import copy
 import json
@@ -11,8 +11,9 @@ import torch
 from ddpm.unet import UNet
 from tests.conftest import DIGITS, tiny_unet
 from tests.test_unet import in_diffusers
-from train import benchmark, judge
+from train.benchmark import training
 from train.data import DATASETS, Data
+from train.evaluate import judge
 from train.loop import Recipe, Trainer
 
 TINY = ["--width", "8", "--batch-size", "4", "--device", "cpu"]
@@ -30,7 +31,7 @@ def small() -> UNet:
 def test_the_plain_loop_does_the_work_of_the_trainer():
     model = small()
     trainer = Trainer(copy.deepcopy(model), digits(), RECIPE)
-    plain = benchmark.PlainLoop(model, trainer.data, RECIPE)
+    plain = training.PlainLoop(model, trainer.data, RECIPE)
     plain.generator.set_state(trainer.generator.get_state())  # it has drawn one batch already
     before = copy.deepcopy(model.state_dict())
     for _ in range(3):
@@ -44,7 +45,7 @@ def test_the_plain_loop_does_the_work_of_the_trainer():
 
 def test_the_network_of_diffusers_is_ours():
     model = small()
-    theirs = benchmark.Diffusers(model)
+    theirs = training.Diffusers(model)
     assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in model.parameters())
     theirs.network.load_state_dict(in_diffusers(model).state_dict(), strict=True)
     x, t, y = torch.randn(3, 1, 28, 28), torch.tensor([1.0, 37.0, 100.0]), torch.tensor([0, 5, 10])
@@ -53,7 +54,7 @@ def test_the_network_of_diffusers_is_ours():
 
 def test_all_contestants_are_measured_and_written(tmp_path, capsys):
     out = tmp_path / "speed.json"
-    assert benchmark.main([*TINY, "--attention", "7", "--steps", "2", "--rounds", "2", "--out", str(out)]) == 0
+    assert training.main([*TINY, "--attention", "7", "--steps", "2", "--rounds", "2", "--out", str(out)]) == 0
     report = json.loads(out.read_text())
     printed = capsys.readouterr().out
     assert list(report["figures"]) == ["ours", "plain loop", "diffusers in that loop"]
@@ -67,7 +68,7 @@ def test_all_contestants_are_measured_and_written(tmp_path, capsys):
 
 def test_without_diffusers_the_line_says_so(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    assert benchmark.main([*TINY, "--batch-size", "2", "--steps", "1", "--rounds", "1"]) == 0
+    assert training.main([*TINY, "--batch-size", "2", "--steps", "1", "--rounds", "1"]) == 0
     assert "diffusers in that loop  not installed" in capsys.readouterr().out
 
 
@@ -77,20 +78,20 @@ def test_budgets_are_runs_of_their_own_up_to_the_floor(tmp_path, capsys, monkeyp
     options = [*TINY, "--attention", "7", "--to-floor", "--minutes", "0.001", "--data", str(DIGITS), "--judge", str(referee),
                "--samples", "10", "--out", str(out)]
     capsys.readouterr()
-    assert benchmark.main(options) == 0
+    assert training.main(options) == 0
     report, printed = json.loads(out.read_text()), capsys.readouterr().out
     (only,) = report["runs"]
     assert only["minutes"] == 0.001 and only["seconds"] > 0.06, "the start of the process counts"
     assert only["frechet"] > report["floor"] and report["seconds_to_floor"] is None and "not reached" in printed
 
     took = iter([9.0, 7.0, 8.0])
-    monkeypatch.setattr(benchmark, "_train", lambda args, minutes, folder: next(took))
-    monkeypatch.setattr(benchmark.Pipeline, "from_pretrained", lambda source, device: None)
+    monkeypatch.setattr(training, "_train", lambda args, minutes, folder: next(took))
+    monkeypatch.setattr(training.Pipeline, "from_pretrained", lambda source, device: None)
     test, figures = digits().images[:10], iter([0.0, 99.0, 0.0])
-    monkeypatch.setattr(benchmark, "draw", lambda *args, **settings: test)
-    monkeypatch.setattr(benchmark.Yardstick, "frechet", lambda self, pixels: next(figures))
-    monkeypatch.setattr(benchmark.Yardstick, "floor_frechet", lambda self, count: 1.0)
-    assert benchmark.main([*options, "--minutes", "3", "1", "2"]) == 0
+    monkeypatch.setattr(training, "draw", lambda *args, **settings: test)
+    monkeypatch.setattr(training.Yardstick, "frechet", lambda self, pixels: next(figures))
+    monkeypatch.setattr(training.Yardstick, "floor_frechet", lambda self, count: 1.0)
+    assert training.main([*options, "--minutes", "3", "1", "2"]) == 0
     assert "reached after 8.0 s" in capsys.readouterr().out
     assert [run["seconds"] for run in json.loads(out.read_text())["runs"]] == [9, 7, 8]
 
@@ -105,7 +106,7 @@ def test_budgets_are_runs_of_their_own_up_to_the_floor(tmp_path, capsys, monkeyp
 ])
 def test_bad_options_cost_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, options, words):
     monkeypatch.chdir(tmp_path)
-    assert benchmark.main([*TINY, *options]) == 2
+    assert training.main([*TINY, *options]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
@@ -114,14 +115,14 @@ def test_bad_options_cost_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys
 def test_a_run_that_fails_is_not_taken_for_a_fast_one(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(ValueError, match="exit code 1"):
-        benchmark._train(benchmark.parser().parse_args(TINY), 1.0, tmp_path)
+        training._train(training.parser().parse_args(TINY), 1.0, tmp_path)
 
 
 def test_torchrun_is_refused(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "0")
-    assert benchmark.main(TINY) == 2
+    assert training.main(TINY) == 2
     assert "without torchrun" in capsys.readouterr().err
 
 
 def test_the_shapes_are_those_of_data_sets():
-    assert set(benchmark.SHAPES) == set(DATASETS) - {"folder"}
+    assert set(training.SHAPES) == set(DATASETS) - {"folder"}

@@ -15,7 +15,7 @@ from playwright.sync_api import sync_playwright
 
 import app
 from ddpm import Pipeline, demo
-from ddpm.images import FRAME_MS, LAST_MS
+from ddpm.pixels import FRAME_MS, LAST_MS
 from tests.test_player import distance
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from ddpm import cpus
+from ddpm.engine import cpus
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_threads_are_as_many_as_cpus_unless_the_user_said_otherwise(machine, mon
 def test_a_forked_process_does_not_wait_for_threads_that_were_not_forked_along():
     code = """if True:
         import os, signal, torch
-        from ddpm.cpus import use_all
+        from ddpm.engine.cpus import use_all
         assert use_all() == 2
         large = torch.ones(10**6)
         large.exp()  # torch starts its threads

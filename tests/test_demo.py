@@ -16,8 +16,8 @@ from PIL import Image
 
 from ddpm import GRIDS, SAMPLERS, Pipeline, Schedule, demo
 from ddpm.hub import BUILT_IN
-from ddpm.images import GIF_FRAMES, from_picture, grid, moving, png
 from ddpm.pipeline import MAX_SEED
+from ddpm.pixels import GIF_FRAMES, from_picture, grid, moving, png
 from tests.conftest import tiny_unet
 from tests.test_player import decode, distance
 

@@ -10,11 +10,12 @@ import onnxruntime
 import pytest
 import torch
 
-from ddpm import SAMPLERS, Pipeline, engine, onnx
+from ddpm import SAMPLERS, Pipeline, engine
 from ddpm.__main__ import main
-from ddpm.benchmark import CONTESTANTS, THEIRS
+from ddpm.engine import onnx
 from ddpm.samplers import affordable_steps
 from tests.conftest import tiny_unet
+from train.benchmark.sampling import CONTESTANTS, THEIRS
 
 TOLERANCE = 1e-3  # of pictures in [-1, 1]: an eighth of a gray level
 OURS = [name for name in CONTESTANTS if name != THEIRS]

@@ -16,14 +16,15 @@ from scipy import linalg
 
 from ddpm import Pipeline, hub
 from tests.conftest import DIGITS, tiny_unet
-from train import classifier, evaluate, judge, metrics, plot, reference, sweep
-from train.metrics import Statistics
-from train.yardstick import FIGURES
+from train.evaluate import __main__ as evaluate
+from train.evaluate import classifier, judge, metrics, plot, reference, sweep
+from train.evaluate.metrics import Statistics
+from train.evaluate.yardstick import FIGURES
 
 
 @pytest.fixture(scope="session")
 def referee(tmp_path_factory):
-    """A folder that `python -m train.judge` wrote in seconds: it judges badly, but always the same."""
+    """A folder that `python -m train.evaluate.judge` wrote in seconds: it judges badly, but always the same."""
     out = tmp_path_factory.mktemp("judge") / "tiny"
     assert judge.main(["--data", str(DIGITS), "--out", str(out), "--epochs", "8"]) == 0
     return out
@@ -118,7 +119,7 @@ def test_nearest_finds_the_nearest_and_can_leave_itself_out(rng):
 def test_a_judge_is_read_as_it_was_written(referee):
     found, config = classifier.load(referee)
     assert {path.name for path in referee.iterdir()} == {hub.CONFIG, hub.WEIGHTS, reference.REFERENCE}
-    assert config["class_names"] == list("0123456789") and "train.judge --data" in config["command"]
+    assert config["class_names"] == list("0123456789") and "train.evaluate.judge --data" in config["command"]
     train, test = reference.real_images("mnist", DIGITS)
     assert (len(train.images), len(test.images)) == (400, 100)
     seen = found.look(test.images)
@@ -338,7 +339,7 @@ def test_no_labels_of_a_model_without_classes_cost_one_line(options, tmp_path, c
 
 def test_without_a_judge_for_the_data_set_people_are_told_how_to_make_one(run, tmp_path, capsys):
     assert evaluate.main([str(run), "--dataset", "kmnist", "--data", str(tmp_path)]) == 2
-    assert "make one with python -m train.judge" in error_of(capsys)
+    assert "make one with python -m train.evaluate.judge" in error_of(capsys)
 
 
 def test_a_missing_model_and_a_judge_without_classes_cost_one_line(options, tmp_path, capsys):

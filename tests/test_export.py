@@ -4,12 +4,18 @@ import json
 
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMPipeline,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+)
 
 from ddpm import Pipeline, Schedule, hub
 from ddpm.files import write_atomic
 from tests.conftest import tiny_unet
-from train.export import layout, main
+from train.publish.export import layout, main
 
 SEEDS = (3, 4, 5)
 

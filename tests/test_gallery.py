@@ -1,11 +1,11 @@
-"""python -m train.gallery."""
+"""python -m train.evaluate.gallery."""
 
 from PIL import Image
 
 from ddpm import SAMPLERS, Pipeline
-from ddpm.images import grid
+from ddpm.pixels import grid
 from tests.conftest import tiny_unet
-from train.gallery import COLUMNS, gallery, main
+from train.evaluate.gallery import COLUMNS, gallery, main
 
 
 def test_a_cell_is_what_the_sampler_draws_and_costs_no_more_than_its_column():

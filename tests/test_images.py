@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.images import GIF_FRAMES, LAST_MS, from_pixels, gif, grid, pick_frames, png, to_pixels
+from ddpm.pixels import GIF_FRAMES, LAST_MS, from_pixels, gif, grid, pick_frames, png, to_pixels
 
 
 def test_pixels_survive_the_way_there_and_back():

@@ -11,21 +11,19 @@ ALLOWED = {
     "schedule": set(),
     "files": set(),
     "unet": {"schedule"},
-    "onnx": {"unet"},
-    "engine": {"onnx", "unet"},
-    "cpus": set(),
+    "engine": {"unet"},
     "diffusion": {"schedule", "unet"},
     "samplers": {"schedule", "diffusion"},
-    "images": set(),
+    "pixels": set(),
+    "player": {"pixels"},
+    "images": {"files", "pixels", "player"},
     "hub": {"schedule", "unet"},
-    "player": {"images"},
-    "pipeline": {"files", "hub", "diffusion", "engine", "images", "player", "samplers", "unet"},
-    "demo": {"images", "pipeline", "player", "samplers", "schedule"},
-    "serving": {"hub", "pipeline"},
-    "__main__": {"cpus", "pipeline", "samplers", "schedule"},
-    "benchmark": {"cpus", "diffusion", "engine", "files", "pipeline", "samplers", "unet"},
-    "__init__": {"diffusion", "pipeline", "samplers", "schedule", "unet"},
+    "pipeline": {"hub", "diffusion", "engine", "images", "samplers", "unet"},
+    "demo": {"hub", "images", "pipeline", "pixels", "player", "samplers", "schedule"},
+    "__main__": {"engine", "images", "pipeline", "samplers", "schedule"},
+    "__init__": {"diffusion", "images", "pipeline", "samplers", "schedule", "unet"},
 }
+OPTIONAL = {"ddpm/engine": "onnxruntime", "train/benchmark": "diffusers", "train/evaluate": "matplotlib"}
 
 
 def imports(path: Path) -> set[str]:
@@ -40,39 +38,59 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def source(module: str) -> Path:
-    """A module is a file, or a folder with an __init__.py."""
-    file = ROOT / "ddpm" / f"{module}.py"
-    return file if file.is_file() else ROOT / "ddpm" / module / "__init__.py"
+def rooms(package: str) -> dict[str, list[Path]]:
+    """The modules of a package by name; a folder is one module of several files."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        found.setdefault(path.relative_to(ROOT / package).parts[0].removesuffix(".py"), []).append(path)
+    return found
+
+
+def inside(path: Path, package: str) -> set[str]:
+    """The modules of the package that the file knows, its own folder apart."""
+    place = path.relative_to(ROOT / package).parts
+    found = set()
+    for name in imports(path):
+        if name.startswith("."):
+            up = len(name) - len(name.lstrip("."))
+            parts = (*place[:len(place) - up], *name.lstrip(".").split("."))
+        elif name.split(".")[0] == package and "." in name:
+            parts = tuple(name.split(".")[1:])
+        else:
+            continue
+        found.add(parts[0])
+    return found - ({place[0]} if len(place) > 1 else set())
 
 
 def test_every_module_is_in_the_table():
-    folders = {path.parent.name for path in (ROOT / "ddpm").glob("*/__init__.py")}
-    assert {path.stem for path in (ROOT / "ddpm").glob("*.py")} | folders == set(ALLOWED)
-    assert not [path for path in (ROOT / "ddpm").glob("*/*.py") if path.name != "__init__.py"]
+    assert set(rooms("ddpm")) == set(ALLOWED)
 
 
 @pytest.mark.parametrize("module", ALLOWED)
 def test_modules_know_only_those_below_them(module):
-    file = source(module)
-    known = imports(file)
-    dots = ".." if file.name == "__init__.py" and module != "__init__" else "."  # what is beside it, as it writes it
-    assert {name.removeprefix(dots) for name in known if name.startswith(".")} <= ALLOWED[module]
-    optional = {"engine": {"onnxruntime"}, "benchmark": {"diffusers"}}.get(module, set())
-    banned = {"train", "app", "gradio", "pickle", "diffusers", "onnxruntime"} - optional
-    assert not {name for name in known if name.split(".")[0] in banned}
+    for path in rooms("ddpm")[module]:
+        assert inside(path, "ddpm") <= ALLOWED[module], path
+        banned = {"train", "app", "gradio", "pickle", "diffusers", "onnxruntime"}
+        banned -= {OPTIONAL.get(f"ddpm/{module}")}
+        assert not {name for name in imports(path) if name.split(".")[0] in banned}, path
 
 
-@pytest.mark.parametrize(("module", "package"), [("engine", "onnxruntime"), ("benchmark", "diffusers")])
-def test_what_may_be_missing_is_imported_only_where_it_is_used(module, package):
-    top = ast.parse((ROOT / "ddpm" / f"{module}.py").read_text()).body
-    assert package not in {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
-    assert package not in {node.module for node in top if isinstance(node, ast.ImportFrom)}
+@pytest.mark.parametrize("folder", OPTIONAL)
+def test_what_may_be_missing_is_imported_only_where_it_is_used(folder):
+    uses = 0
+    for path in (ROOT / folder).glob("*.py"):
+        top = ast.parse(path.read_text()).body
+        names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in top if isinstance(node, ast.ImportFrom) and node.module}
+        assert OPTIONAL[folder] not in {name.split(".")[0] for name in names}, path
+        uses += OPTIONAL[folder] in {name.split(".")[0] for name in imports(path)}
+    assert uses  # else the table is out of date
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "train").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "train").rglob("*.py")), ids=lambda path: path.name)
 def test_training_knows_no_page_and_no_pickle(path):
-    assert not {name for name in imports(path) if name.split(".")[0] in ("app", "gradio", "pickle", "diffusers")}
+    banned = {"app", "gradio", "pickle", "diffusers"} - ({"diffusers"} if path.parent.name == "benchmark" else set())
+    assert not {name for name in imports(path) if name.split(".")[0] in banned}
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "ddpm/player").glob("*.js")), ids=lambda path: path.name)

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from ddpm import Pipeline
-from ddpm.images import FRAME_MS, GAP, GIF_FRAMES, LAST_MS, grid, moving
-from ddpm.pipeline import Frame
+from ddpm.images import Frame
+from ddpm.pixels import FRAME_MS, GAP, GIF_FRAMES, LAST_MS, grid, moving
 from ddpm.player import VIEWS, Walk, as_gif, document, embedded, film
 from tests.conftest import tiny_unet
 

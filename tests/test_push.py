@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 from ddpm import hub
 from tests.conftest import TINY
 from tests.hub_server import OWNER, READ_TOKEN, TOKEN
-from train import card, push
 from train.__main__ import main as train
+from train.publish import card, push
 
 REPO = f"{OWNER}/digits"
 DIFFUSERS = {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json",
@@ -243,7 +243,7 @@ def test_training_does_not_begin_if_it_could_not_push_and_is_not_lost_if_the_end
     assert train([*TINY, "--out", str(out), "--steps", "1", "--push-every", "1"]) == 2
     server.fail("POST", "/commit/", times=99, status=500)
     assert train([*TINY, "--out", str(out), "--steps", "1", "--push", REPO]) == 2
-    assert f"python -m train.push {out} {REPO}" in told(capsys)
+    assert f"python -m train.publish.push {out} {REPO}" in told(capsys)
     assert hub.load(out)
 
 

@@ -13,12 +13,12 @@ from PIL import Image
 
 import app
 from ddpm import Pipeline, hub
-from ddpm.serving import DEFAULT, Serving, Weights, pipeline
+from ddpm.demo.serving import DEFAULT, Serving, Weights, pipeline
 from tests.conftest import TINY, tiny_unet
 from tests.hub_server import OWNER, TOKEN
 from tests.test_player import decode
-from train import push
 from train.__main__ import main as train
+from train.publish import push
 
 REPO = f"{OWNER}/digits"
 

@@ -1,4 +1,4 @@
-"""python -m ddpm.benchmark: that what is compared is the same work. How fast it is depends on the machine."""
+"""python -m train.benchmark.sampling: that what is compared is the same work. How fast it is depends on the machine."""
 
 import json
 import sys
@@ -7,11 +7,12 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler
 
-from ddpm import SAMPLERS, benchmark, hub
+from ddpm import SAMPLERS, hub
 from ddpm.files import write_atomic
 from ddpm.samplers import evaluations
 from tests.conftest import tiny_unet
 from tests.test_unet import in_diffusers
+from train.benchmark import sampling
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +26,10 @@ def folder(tmp_path_factory):
 def test_every_contestant_has_the_same_size_and_the_same_work():
     for changes in ({}, {"classes": 0}, {"channels": 3, "mults": (1, 2, 2), "attention": (False, True, True), "blocks": 2}):
         model = tiny_unet(**changes)
-        theirs = benchmark.Diffusers(model).eval()
+        theirs = sampling.Diffusers(model).eval()
         assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in model.parameters())
-        assert benchmark.work_of(theirs, model) == benchmark.work_of(model, model) > 0
-        assert set(benchmark.contestants(model)) == set(benchmark.CONTESTANTS)
+        assert sampling.work_of(theirs, model) == sampling.work_of(model, model) > 0
+        assert set(sampling.contestants(model)) == set(sampling.CONTESTANTS)
 
 
 def test_work_is_two_operations_for_each_weight_and_place():
@@ -40,19 +41,19 @@ def test_work_is_two_operations_for_each_weight_and_place():
     c = attention.norm.num_channels
     dense += sum(2 * c * c * 63 for _ in range(4))  # its four linear layers work on all 64 pixels, not on one
     dense += 2 * 2 * 64 * 64 * c  # and every pixel looks at every other, twice
-    assert benchmark.work_of(model, model) == dense
+    assert sampling.work_of(model, model) == dense
 
 
 def test_their_loop_draws_what_their_pipeline_draws():
     """So it is diffusers that is measured, not something slower."""
     model = tiny_unet(classes=0)
-    theirs = benchmark.Diffusers(model).eval().requires_grad_(False)
+    theirs = sampling.Diffusers(model).eval().requires_grad_(False)
     theirs.network.load_state_dict(in_diffusers(model).state_dict())
     pipeline = DDIMPipeline(theirs.network, DDIMScheduler(num_train_timesteps=100, prediction_type="v_prediction"))
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(2, torch.Generator().manual_seed(0), num_inference_steps=10, output_type="np").images
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    drawn = benchmark._their_loop("DDIM", 10, model, theirs, x, None)()
+    drawn = sampling._their_loop("DDIM", 10, model, theirs, x, None)()
     assert drawn.std() > 0.1
     torch.testing.assert_close((drawn / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1), torch.from_numpy(expected), rtol=0, atol=1e-5)
 
@@ -60,9 +61,9 @@ def test_their_loop_draws_what_their_pipeline_draws():
 def test_all_tables_are_printed_and_written(folder, tmp_path, capsys):
     out = tmp_path / "speed.json"
     options = ["--model", folder, "--batches", "1", "3", "--steps", "4", "--sampler", "ipndm", "--rounds", "2", "--out", str(out)]
-    assert benchmark.main(options) == 0
+    assert sampling.main(options) == 0
     report, printed = json.loads(out.read_text()), capsys.readouterr().out
-    assert list(report["engines"]) == list(benchmark.CONTESTANTS) == ["ONNX Runtime", "PyTorch", "diffusers"]
+    assert list(report["engines"]) == list(sampling.CONTESTANTS) == ["ONNX Runtime", "PyTorch", "diffusers"]
     for count in ("1", "3"):
         figures = report["one_evaluation"][count]
         for name in report["engines"]:
@@ -80,27 +81,27 @@ def test_all_tables_are_printed_and_written(folder, tmp_path, capsys):
 
 
 def test_who_lacks_a_package_sits_out(folder, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: {})
+    monkeypatch.setattr(sampling, "peak_memory", lambda *_: {})
     for package in ("diffusers", "onnxruntime"):
         monkeypatch.setitem(sys.modules, package, None)
-    assert benchmark.main(["--model", folder, "--batches", "1", "--steps", "2", "--rounds", "1"]) == 0
+    assert sampling.main(["--model", folder, "--batches", "1", "--steps", "2", "--rounds", "1"]) == 0
     said = capsys.readouterr()
     assert "PyTorch" in said.out and "× DDPM" in said.out and "diffusers, DD" not in said.out
     assert "ONNX Runtime is left out" in said.err and "diffusers is left out" in said.err
 
 
 def test_rounds_are_compared_with_each_other():
-    assert benchmark.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == {"median": 2, "min": 1, "max": 3, "values": [2, 3, 1]}
+    assert sampling.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == {"median": 2, "min": 1, "max": 3, "values": [2, 3, 1]}
     calls = []
-    took = benchmark.in_turns({name: lambda name=name: calls.append(name) for name in "ab"}, 2)
+    took = sampling.in_turns({name: lambda name=name: calls.append(name) for name in "ab"}, 2)
     assert calls == list("ababab") and {name: len(values) for name, values in took.items()} == {"a": 2, "b": 2}
 
 
 def test_the_steps_named_are_those_of_the_measurement():
     """So many steps, with labels, are at the floor: train/README.md says so."""
     text = " ".join((hub.BUILT_IN.parents[1] / "train" / "README.md").read_text().split())
-    assert f"{benchmark.SAMPLER} in 20 steps" in text
-    assert f"so {evaluations(benchmark.SAMPLER, benchmark.STEPS)} evaluations are the fewest of these at the floor" in text
+    assert f"{sampling.SAMPLER} in 20 steps" in text
+    assert f"so {evaluations(sampling.SAMPLER, sampling.STEPS)} evaluations are the fewest of these at the floor" in text
 
 
 @pytest.mark.parametrize(("options", "words"), [
@@ -110,7 +111,7 @@ def test_the_steps_named_are_those_of_the_measurement():
 ])
 def test_bad_options_cost_one_line_and_exit_code_2(folder, tmp_path, monkeypatch, capsys, options, words):
     monkeypatch.chdir(tmp_path)
-    assert benchmark.main(["--model", folder, *options]) == 2
+    assert sampling.main(["--model", folder, *options]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())

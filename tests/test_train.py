@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save
 
 from ddpm import Pipeline, UNet, hub
 from tests.conftest import DIGITS, TINY, tiny_unet
-from train import artefact, loop
+from train import loop
 from train.__main__ import main
 from train.checkpoint import CHECKPOINT, Header, read_header
 from train.data import DATASETS
+from train.publish import artefact
 
 
 def weights(run):

@@ -9,7 +9,7 @@ from diffusers import UNet2DModel
 from ddpm import Schedule, UNet, loss
 from ddpm.unet import Downsample, ResidualBlock, Upsample
 from tests.conftest import tiny_unet
-from train.export import names_in_diffusers, network
+from train.publish.export import names_in_diffusers, network
 
 
 def in_diffusers(model: UNet) -> UNet2DModel:
@@ -70,7 +70,7 @@ def test_images_in_a_batch_do_not_see_each_other():
 
 
 def test_eight_images_can_be_learnt_by_heart():
-    from ddpm.images import from_pixels
+    from ddpm.pixels import from_pixels
     from tests.conftest import DIGITS
     from train.data import DATASETS
 

@@ -1,4 +1,5 @@
-"""Checkpoints: all that is needed to go on as if nothing had happened. For us; what others get is `artefact.py`."""
+"""Checkpoints: all that is needed to go on as if nothing had happened. For us; what others get is
+`artefact.py`."""
 
 import json
 from pathlib import Path
@@ -15,7 +16,8 @@ CHECKPOINT = "checkpoint.safetensors"
 
 
 class Header(NamedTuple):
-    """settings: the command-line options of the run. seconds: wall time spent so far. step: updates done."""
+    """settings: the command-line options of the run. seconds: wall time spent so far. step: updates
+    done."""
 
     settings: dict[str, Any]
     seconds: float
@@ -25,41 +27,53 @@ class Header(NamedTuple):
 def save_checkpoint(run: Path, trainer: Trainer, settings: dict[str, Any], seconds: float) -> None:
     """Writes run/checkpoint.safetensors, whole or not at all.
 
-    Raises OSError, or FloatingPointError if a weight is no finite number; then the old one is still there.
-    """
+    Raises OSError, or FloatingPointError if a weight is no finite number; then the old one is still
+    there."""
     tensors = {name: value.cpu().contiguous() for name, value in trainer.tensors().items()}
     spoiled = next((name for name, value in tensors.items() if not value.isfinite().all()), None)
     if spoiled:
-        raise FloatingPointError(f"{spoiled} holds values that are no finite numbers (step {trainer.step})")
+        raise FloatingPointError(
+            f"{spoiled} holds values that are no finite numbers (step {trainer.step})"
+        )
     tensors["generator"] = trainer.generator.get_state()
     header = Header(settings, seconds, trainer.step)
     write_atomic(run / CHECKPOINT, save(tensors, metadata={"header": json.dumps(header._asdict())}))
 
 
 def read_header(run: Path) -> Header | None:
-    """What the checkpoint in run says of itself; None if there is none. Raises ValueError if it cannot be read."""
+    """What the checkpoint in run says of itself; None if there is none. Raises ValueError if it
+    cannot be read."""
     path = run / CHECKPOINT
     if not path.exists():
         return None
     try:
-        with safe_open(path, "np") as file:  # not "pt", which opens the file twice: it may be replaced in between
+        with safe_open(
+            path, "np"
+        ) as file:  # not "pt", which opens the file twice: it may be replaced in between
             return Header(**json.loads(file.metadata()["header"]))
     except (SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or not a checkpoint of this program ({error})") from error
+        raise ValueError(
+            f"{path} is damaged or not a checkpoint of this program ({error})"
+        ) from error
 
 
 def load_checkpoint(run: Path, trainer: Trainer) -> None:
-    """Puts trainer where it was when the checkpoint was written. Raises ValueError if it is of another network."""
+    """Puts trainer where it was when the checkpoint was written. Raises ValueError if it is of
+    another network."""
     path, header = run / CHECKPOINT, read_header(run)
     live = trainer.tensors()
     with safe_open(path, "pt") as file:
-        found = {name: file.get_slice(name).get_shape() for name in file.keys() if name != "generator"}  # noqa: SIM118
+        found = {
+            name: file.get_slice(name).get_shape() for name in file.keys() if name != "generator"
+        }
         if found != {name: list(value.shape) for name, value in live.items()}:
             raise ValueError(f"{path} is of another network")
         try:
             trainer.generator.set_state(file.get_tensor("generator"))
         except RuntimeError as error:
-            raise ValueError(f"{path} was made on another kind of device: resume it there (--device)") from error
+            raise ValueError(
+                f"{path} was made on another kind of device: resume it there (--device)"
+            ) from error
         for name, value in live.items():
             value.copy_(file.get_tensor(name))
     trainer.step = header.step

@@ -13,13 +13,16 @@ from torch import Tensor
 from torchvision import datasets
 from tqdm import tqdm
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
 _MAX_BYTES = 16 * 2**30  # of pixels in memory; ten times CIFAR-10 at 64×64
 
 
 @dataclass(frozen=True)
 class Data:
-    """images: uint8 N×C×H×W (C is 1 or 3). labels: int64 N. classes: their names, none if there are no labels."""
+    """images: uint8 N×C×H×W (C is 1 or 3). labels: int64 N. classes: their names, none if there are
+    no labels."""
 
     images: Tensor
     labels: Tensor
@@ -41,74 +44,109 @@ def _torchvision(dataset: type) -> Callable[[Path, int | None], Data]:
 
     def load(root: Path, size: int | None) -> Data:
         if size is not None:
-            raise ValueError("--size is for --dataset folder; the other data sets keep their own size")
+            raise ValueError(
+                "--size is for --dataset folder; the other data sets keep their own size"
+            )
         try:
             data = dataset(root, train=True, download=True)
-        except Exception as error:  # a damaged file makes torchvision raise whatever its reader trips over
+        except (
+            Exception
+        ) as error:  # a damaged file makes torchvision raise whatever its reader trips over
             reason = str(error).partition("\n")[0] or type(error).__name__
-            raise OSError(f"{dataset.__name__} is not (whole) in {root} and cannot be downloaded: {reason}") from error
+            raise OSError(
+                f"{dataset.__name__} is not (whole) in {root} and cannot be downloaded: {reason}"
+            ) from error
         pixels = torch.as_tensor(data.data)
         images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-        return Data(images, torch.as_tensor(data.targets), tuple(name.split(" - ")[0] for name in data.classes))
+        return Data(
+            images,
+            torch.as_tensor(data.targets),
+            tuple(name.split(" - ")[0] for name in data.classes),
+        )
 
     return load
 
 
 def _folder(root: Path, size: int | None) -> Data:
-    """One's own images below root, cut to squares and resized to size (32 if None). Subfolders are classes."""
+    """One's own images below root, cut to squares and resized to size (32 if None). Subfolders are
+    classes."""
     size = 32 if size is None else size
     if not 4 <= size <= 256:
         raise ValueError(f"--size must be in 4..256, got {size}")
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder")
-    files = [path for path in sorted(root.rglob("*")) if path.is_file()
-             and not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    files = [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
     paths = [path for path in files if path.suffix.lower() in _SUFFIXES]
     if not paths:
         raise ValueError(f"{root} has no images ({', '.join(sorted(s[1:] for s in _SUFFIXES))})")
     if len(files) > len(paths):
         others = sorted({path.suffix.lower() or path.name for path in files} - _SUFFIXES)
-        print(f"{len(files) - len(paths)} files in {root} are passed over: {', '.join(others[:5])}", file=sys.stderr)
+        print(
+            f"{len(files) - len(paths)} files in {root} are passed over: {', '.join(others[:5])}",
+            file=sys.stderr,
+        )
     places = [path.relative_to(root).parts for path in paths]
     classes = tuple(sorted({parts[0] for parts in places if len(parts) > 1}))
-    stray = next((path for path, parts in zip(paths, places, strict=True) if classes and len(parts) == 1), None)
+    stray = next(
+        (path for path, parts in zip(paths, places, strict=True) if classes and len(parts) == 1),
+        None,
+    )
     if stray:
-        raise ValueError(f"{stray} lies beside the class folders {', '.join(classes[:3])}…: move it into one")
+        raise ValueError(
+            f"{stray} lies beside the class folders {', '.join(classes[:3])}…: move it into one"
+        )
     if len(classes) > 1000 or any(len(name) > 100 for name in classes):
-        raise ValueError(f"{root}: subfolders are classes, at most 1000, with names of at most 100 characters")
+        raise ValueError(
+            f"{root}: subfolders are classes, at most 1000, with names of at most 100 characters"
+        )
 
     first = _read(paths[0], size)
     if len(paths) * first.nbytes > _MAX_BYTES:
-        raise ValueError(f"{len(paths)} images of {size}×{size} need more than {_MAX_BYTES >> 30} GiB: lower --size")
+        raise ValueError(
+            f"{len(paths)} images of {size}×{size} need more than {_MAX_BYTES >> 30} GiB: lower --size"
+        )
     images = np.empty((len(paths), *first.shape), np.uint8)
     for k, path in enumerate(tqdm(paths, "reading images", disable=None, leave=False)):
         image = _read(path, size)
         if image.shape != first.shape:
             kinds = {1: "grayscale", 3: "RGB"}
-            raise ValueError(f"mixed channels: {paths[0]} is {kinds[len(first)]} but {path} is {kinds[len(image)]}; "
-                             "convert them to one of the two")
+            raise ValueError(
+                f"mixed channels: {paths[0]} is {kinds[len(first)]} but {path} is {kinds[len(image)]}; "
+                "convert them to one of the two"
+            )
         images[k] = image
     labels = [classes.index(parts[0]) if classes else 0 for parts in places]
     return Data(torch.from_numpy(images), torch.tensor(labels), classes)
 
 
 def _read(path: Path, size: int) -> np.ndarray:
-    """One image file as uint8 C×size×size: upright, on white if it is transparent, cut to its central square."""
+    """One image file as uint8 C×size×size: upright, on white if it is transparent, cut to its
+    central square."""
     try:
         with Image.open(path) as image:
             image = _plain(ImageOps.exif_transpose(image))
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
-            image = image.resize((size, size), Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC,
-                                 box=(left, top, left + side, top + side))
+            image = image.resize(
+                (size, size),
+                Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC,
+                box=(left, top, left + side, top + side),
+            )
     except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
-        raise ValueError(f"{path} cannot be read as an image ({error}): mend or remove it") from error
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}): mend or remove it"
+        ) from error
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """The same picture with 8 bits of gray or RGB a pixel. Raises ValueError where its range of values is unknown."""
+    """The same picture with 8 bits of gray or RGB a pixel. Raises ValueError where its range of
+    values is unknown."""
     if image.mode.startswith("I;16"):  # Pillow's own conversion would clip, not scale
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):

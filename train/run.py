@@ -1,4 +1,5 @@
-"""One run from the data to the artefact, with all that people see of it: bar, pictures, metrics, checkpoints."""
+"""One run from the data to the artefact, with all that people see of it: bar, pictures, metrics,
+checkpoints."""
 
 import argparse
 import copy
@@ -17,14 +18,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm import Schedule, UNet, hub
-from ddpm.cpus import use_all
+from ddpm.engine.cpus import use_all
 from ddpm.files import write_atomic
-from ddpm.images import png
+from ddpm.pixels import png
 
-from . import artefact, card, export, push
 from .checkpoint import load_checkpoint, read_header, save_checkpoint
 from .data import DATASETS, Data
 from .loop import Budget, Recipe, Record, Trainer, stopwatch, train
+from .publish import artefact, card, export, push
 
 BUDGET = ("minutes", "steps", "images")  # the options that say how long; one of them counts
 METRICS, LOG_EVERY = push.METRICS, 50
@@ -33,8 +34,8 @@ METRICS, LOG_EVERY = push.METRICS, 50
 def run(args: argparse.Namespace, command: str) -> int:
     """Trains as the options say and writes args.out. Returns the exit code.
 
-    Raises ValueError and OSError for what the user can mend, FloatingPointError if the loss is no number any more.
-    """
+    Raises ValueError and OSError for what the user can mend, FloatingPointError if the loss is no
+    number any more."""
     device = join_processes(args.device)
     if args.batch_size is None:
         args.batch_size = 512 if device.type == "cuda" else 64
@@ -59,14 +60,22 @@ def run(args: argparse.Namespace, command: str) -> int:
         load_checkpoint(args.out, trainer)
     fingerprint = data.fingerprint()
     if header and header.settings["fingerprint"] != fingerprint:
-        raise ValueError(f"the images in {args.data} are not those that {args.out} was started with")
+        raise ValueError(
+            f"the images in {args.data} are not those that {args.out} was started with"
+        )
     settings = settings_of(args) | {
-        "commands": [*(header.settings["commands"] if header else []), command], "fingerprint": fingerprint,
-        "before": header.settings.get("before", before) if header else before, "hardware": card.hardware(device)}
+        "commands": [*(header.settings["commands"] if header else []), command],
+        "fingerprint": fingerprint,
+        "before": header.settings.get("before", before) if header else before,
+        "hardware": card.hardware(device),
+    }
     seconds = stopwatch(header.seconds if header else 0.0)
 
     budget = Budget(steps, args.minutes)
-    with _Watcher(args, trainer, data, settings, budget, seconds) as watcher, _interrupts(trainer.world) as interrupted:
+    with (
+        _Watcher(args, trainer, data, settings, budget, seconds) as watcher,
+        _interrupts(trainer.world) as interrupted,
+    ):
         for record in train(trainer, budget, seconds=seconds):
             watcher.look(record)
             if interrupted:
@@ -74,30 +83,52 @@ def run(args: argparse.Namespace, command: str) -> int:
         watcher.save()
     if trainer.rank == 0:
         if interrupted:
-            print(f"Stopped at step {trainer.step}. To go on: python -m train --out {args.out} --resume")
+            print(
+                f"Stopped at step {trainer.step}. To go on: python -m train --out {args.out} --resume"
+            )
             return 130
         artefact.write(args.out, trainer.ema, data, settings, step=trainer.step, seconds=seconds())
-        print(f"The model is in {args.out}. To draw with it: python -m ddpm --model {args.out} --out digits.gif")
+        print(
+            f"The model is in {args.out}. To draw with it: python -m ddpm --model {args.out} --out digits.gif"
+        )
         if args.push:
             watcher.pusher.finish()
             try:
                 print(f"It is on the Hub: {push.push(push.published(args.out), args.push).url}")
             except (ValueError, OSError) as error:
-                raise OSError(f"{error}. Then: python -m train.push {args.out} {args.push}") from error
+                raise OSError(
+                    f"{error}. Then: python -m train.publish.push {args.out} {args.push}"
+                ) from error
     return 0
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """The options as JSON can hold them."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()
+    }
 
 
 class _Watcher:
-    """Looks at each Record, and shows and writes what is due. Only the first process does; the others just train."""
+    """Looks at each Record, and shows and writes what is due. Only the first process does; the
+    others just train."""
 
-    def __init__(self, args: argparse.Namespace, trainer: Trainer, data: Data, settings: dict[str, Any],
-                 budget: Budget, seconds: Callable[[], float]) -> None:
-        self.args, self.trainer, self.data, self.settings, self.seconds = args, trainer, data, settings, seconds
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        trainer: Trainer,
+        data: Data,
+        settings: dict[str, Any],
+        budget: Budget,
+        seconds: Callable[[], float],
+    ) -> None:
+        self.args, self.trainer, self.data, self.settings, self.seconds = (
+            args,
+            trainer,
+            data,
+            settings,
+            seconds,
+        )
         self.losses: list[Tensor] = []
         self.last: Record | None = None
         self.logged = trainer.step, seconds()
@@ -108,9 +139,13 @@ class _Watcher:
             self.save()
             (args.out / "samples").mkdir(exist_ok=True)
             _forget_after(args.out / METRICS, trainer.step)
-            # Fractions of the budget rather than steps: with --minutes nobody knows how many steps there will be.
-            self.bar = tqdm(total=1.0, initial=budget.fraction(trainer.step, seconds()),
-                            bar_format="{percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}")
+            # Fractions of the budget rather than steps: with --minutes nobody knows how many steps
+            # there will be.
+            self.bar = tqdm(
+                total=1.0,
+                initial=budget.fraction(trainer.step, seconds()),
+                bar_format="{percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}",
+            )
 
     def look(self, record: Record) -> None:
         """Called after every update."""
@@ -129,18 +164,28 @@ class _Watcher:
             self.push()
 
     def push(self) -> None:
-        """Sends the model as it is now to the Hub, from a copy, on the CPU and in the background."""
-        step, seconds, ema = self.trainer.step, self.seconds(), copy.deepcopy(self.trainer.ema).cpu()
+        """Sends the model as it is now to the Hub, from a copy, on the CPU and in the
+        background."""
+        step, seconds, ema = (
+            self.trainer.step,
+            self.seconds(),
+            copy.deepcopy(self.trainer.ema).cpu(),
+        )
 
         def make() -> dict[str, bytes]:
             files = artefact.contents(ema, self.data, self.settings, step=step, seconds=seconds)
             metrics = self.args.out / METRICS
-            return files | export.layout(ema) | ({METRICS: metrics.read_bytes()} if metrics.exists() else {})
+            return (
+                files
+                | export.layout(ema)
+                | ({METRICS: metrics.read_bytes()} if metrics.exists() else {})
+            )
 
         self.pusher.start(make)
 
     def save(self) -> None:
-        """Writes a checkpoint, after a look at the losses since the last one: what is no number is never saved."""
+        """Writes a checkpoint, after a look at the losses since the last one: what is no number is
+        never saved."""
         self._log()
         if self.trainer.rank == 0:
             save_checkpoint(self.args.out, self.trainer, self.settings, self.seconds())
@@ -158,11 +203,19 @@ class _Watcher:
         (step, then), now = self.logged, self.seconds()
         rate = (record.step - step) * self.args.batch_size / max(now - then, 1e-9)
         self.logged = record.step, now
-        line = {"step": record.step, "images": record.step * self.args.batch_size, "seconds": round(now, 3),
-                "loss": loss, "lr": record.lr, "images_per_second": round(rate, 1)}
+        line = {
+            "step": record.step,
+            "images": record.step * self.args.batch_size,
+            "seconds": round(now, 3),
+            "loss": loss,
+            "lr": record.lr,
+            "images_per_second": round(rate, 1),
+        }
         with open(self.args.out / METRICS, "a") as file:
             file.write(json.dumps(line) + "\n")
-        self.bar.set_postfix_str(f"step {record.step:,}, loss {loss:.4f}, {rate:,.0f} images/s", refresh=False)
+        self.bar.set_postfix_str(
+            f"step {record.step:,}, loss {loss:.4f}, {rate:,.0f} images/s", refresh=False
+        )
 
     def __enter__(self) -> "_Watcher":
         return self
@@ -175,7 +228,9 @@ class _Watcher:
 def join_processes(wanted: str) -> torch.device:
     """The device of this process; joins the others first if torchrun started it."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch finds no GPU here; leave the option out to train on the CPU")
+        raise ValueError(
+            "--device cuda: torch finds no GPU here; leave the option out to train on the CPU"
+        )
     on_gpu = torch.cuda.is_available() if wanted == "auto" else wanted == "cuda"
     use_all()
     if on_gpu:
@@ -197,18 +252,29 @@ def _load_data(args: argparse.Namespace) -> Data:
 
 
 def build(args: argparse.Namespace, data: Data) -> UNet:
-    """The network that the options and the data ask for. Raises ValueError naming what does not fit."""
+    """The network that the options and the data ask for. Raises ValueError naming what does not
+    fit."""
     _, channels, size, _ = data.images.shape
     sides = [size >> level for level in range(len(args.mults))]
     attends = sides[1:] if args.attention is None else args.attention
     if not set(attends) <= set(sides):
         raise ValueError(f"--attention takes sides of the levels, which are {sides}, got {attends}")
-    return UNet(channels, size, len(data.classes), args.width, args.mults, args.blocks,
-                [side in attends for side in sides], Schedule(args.schedule, args.T), args.prediction)
+    return UNet(
+        channels,
+        size,
+        len(data.classes),
+        args.width,
+        args.mults,
+        args.blocks,
+        [side in attends for side in sides],
+        Schedule(args.schedule, args.T),
+        args.prediction,
+    )
 
 
 def _start_from(source: str, model: UNet) -> dict[str, Any]:
-    """Gives model the weights stored at source; returns what made them, as far as their config.json tells.
+    """Gives model the weights stored at source; returns what made them, as far as their config.json
+    tells.
 
     Raises ValueError naming what differs if that is another network.
     """
@@ -216,13 +282,16 @@ def _start_from(source: str, model: UNet) -> dict[str, Any]:
     for name in (*hub.ARCHITECTURE, "schedule"):
         theirs, ours = getattr(found, name), getattr(model, name)
         if theirs != ours:
-            raise ValueError(f"--init {source}: its {name} is {theirs}, the options and the data ask for {ours}")
+            raise ValueError(
+                f"--init {source}: its {name} is {theirs}, the options and the data ask for {ours}"
+            )
     model.load_state_dict(found.state_dict())
     return config.get("history") or artefact.NO_HISTORY
 
 
 def _forget_after(metrics: Path, step: int) -> None:
-    """Drops the lines that a killed run wrote after its last checkpoint (those steps are taken again), or broke off."""
+    """Drops the lines that a killed run wrote after its last checkpoint (those steps are taken
+    again), or broke off."""
 
     def stays(line: str) -> bool:
         try:
@@ -231,16 +300,19 @@ def _forget_after(metrics: Path, step: int) -> None:
             return False
 
     if metrics.exists():
-        kept = [line + "\n" for line in metrics.read_text(errors="replace").splitlines() if stays(line)]
+        kept = [
+            line + "\n" for line in metrics.read_text(errors="replace").splitlines() if stays(line)
+        ]
         write_atomic(metrics, "".join(kept).encode())
 
 
 @contextmanager
 def _interrupts(world: int) -> Iterator[list[int]]:
-    """Collects Ctrl-C and SIGTERM in a list, so that a run stops after a whole step; a second one stops it at once.
+    """Collects Ctrl-C and SIGTERM in a list, so that a run stops after a whole step; a second one
+    stops it at once.
 
-    With several processes the signals keep their usual effect: one that stopped by itself would leave others waiting.
-    """
+    With several processes the signals keep their usual effect: one that stopped by itself would
+    leave others waiting."""
     caught: list[int] = []
     if world > 1:
         yield caught

@@ -1,10 +1,10 @@
 """The player: walks from noise to images as plain data, and the page that plays them.
 
-A film is a dict that JSON can hold: {"id", "walks": [walk, …]} and perhaps "loop" (play for ever) and "rest" (stand
-still, first at this moment). A walk's "note" and "distance" are for whoever made it to fill in later. One script,
-player.js, shows it in three places: in the app, in a notebook (`embedded`) and in a single file that can be mailed
-(`document`). It knows no Gradio, no network and no sampler. (pad.js, to draw a digit with, is for the app alone.)
-"""
+A film is a dict that JSON can hold: {"id", "walks": [walk, …]} and perhaps "loop" (play for ever)
+and "rest" (stand still, first at this moment). A walk's "note" and "distance" are for whoever made
+it to fill in later. One script, player.js, shows it in three places: in the app, in a notebook
+(`embedded`) and in a single file that can be mailed (`document`). It knows no Gradio, no network
+and no sampler. (pad.js, to draw a digit with, is for the app alone.)"""
 
 import base64
 import html
@@ -18,10 +18,14 @@ from typing import Any, Protocol
 from PIL import Image
 from torch import Tensor
 
-from ..images import GAP, gif, grid, moving, png
+from ..pixels import GAP, gif, grid, moving, png
 
 SCRIPT = (Path(__file__).parent / "player.js").read_text(encoding="utf-8")
-VIEWS = ("x", "x0", "both")  # what can be looked at: the noisy images, those the network believes in, or side by side
+VIEWS = (
+    "x",
+    "x0",
+    "both",
+)  # what can be looked at: the noisy images, those the network believes in, or side by side
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>
@@ -51,14 +55,27 @@ class Walk:
 
     Args:
         seeds: of each image. labels: what each was asked to show, in words, or None.
-        total: how many frames there will be. title: words of ours (never of a visitor) under the pictures.
+        total: how many frames there will be. title: words of ours (never of a visitor) under the
+            pictures.
     """
 
-    def __init__(self, seeds: Sequence[int], labels: Sequence[str | None], total: int, *, title: str = "") -> None:
+    def __init__(
+        self, seeds: Sequence[int], labels: Sequence[str | None], total: int, *, title: str = ""
+    ) -> None:
         self.data: dict[str, Any] = {
-            "title": title, "note": "", "count": len(seeds), "columns": math.ceil(math.sqrt(len(seeds))), "side": 0,
-            "gap": GAP, "mode": "L", "seeds": list(seeds), "labels": list(labels), "total": total, "distance": None,
-            "frames": []}
+            "title": title,
+            "note": "",
+            "count": len(seeds),
+            "columns": math.ceil(math.sqrt(len(seeds))),
+            "side": 0,
+            "gap": GAP,
+            "mode": "L",
+            "seeds": list(seeds),
+            "labels": list(labels),
+            "total": total,
+            "distance": None,
+            "frames": [],
+        }
 
     def add(self, frame: Moment) -> None:
         """Takes the next frame, images N×C×H×W in [-1, 1] (and beyond) as PNGs."""
@@ -67,36 +84,58 @@ class Walk:
         last = len(data["frames"]) == data["total"] - 1
         x = grid(frame.x)
         data["mode"] = x.mode
-        data["frames"] = [*data["frames"], {  # a new list: what was handed out before stays what it was
-            "t": frame.t, "snr": None if math.isinf(frame.snr) else frame.snr, "nfe": frame.nfe,
-            "x": _uri(x if last else moving(x)), "x0": _uri(grid(frame.x0))}]
+        data["frames"] = [
+            *data["frames"],
+            {  # a new list: what was handed out before stays what it was
+                "t": frame.t,
+                "snr": None if math.isinf(frame.snr) else frame.snr,
+                "nfe": frame.nfe,
+                "x": _uri(x if last else moving(x)),
+                "x0": _uri(grid(frame.x0)),
+            },
+        ]
 
 
 def film(walks: Iterable[Walk], id: str, **how: int) -> dict[str, Any]:
-    """Walks side by side. id tells films apart: the same one with more frames goes on where it was."""
+    """Walks side by side. id tells films apart: the same one with more frames goes on where it
+    was."""
     return {"id": id, "walks": [dict(walk.data) for walk in walks], **how}
 
 
 def document(film: dict[str, Any], title: str = "From noise to images") -> str:
     """A page that plays the film, in one file, without a network."""
-    return _PAGE.format(title=html.escape(title), script=SCRIPT, film=json.dumps(film).replace("<", r"\u003c"))
+    return _PAGE.format(
+        title=html.escape(title), script=SCRIPT, film=json.dumps(film).replace("<", r"\u003c")
+    )
 
 
 def embedded(film: dict[str, Any]) -> str:
     """The same page inside another one, as a notebook shows it."""
-    return (f'<iframe srcdoc="{html.escape(document(film))}" title="From noise to images" loading="lazy" '
-            'style="width: 100%; max-width: 560px; height: 720px; border: 0"></iframe>')
+    return (
+        f'<iframe srcdoc="{html.escape(document(film))}" title="From noise to images" loading="lazy" '
+        'style="width: 100%; max-width: 560px; height: 720px; border: 0"></iframe>'
+    )
 
 
 def as_gif(walk: dict[str, Any], view: str = "x") -> bytes:
-    """The walk (as in a film) as a GIF file: the noisy images ("x"), the predictions ("x0"), or "both" side by side.
+    """The walk (as in a film) as a GIF file: the noisy images ("x"), the predictions ("x0"), or
+    "both" side by side.
 
     Raises ValueError for any other view.
     """
     if view not in VIEWS:
         raise ValueError(f"view must be one of {', '.join(VIEWS)}")
-    return gif([_beside([_picture(frame[name], walk["mode"]) for name in (("x", "x0") if view == "both" else (view,))])
-                for frame in walk["frames"]])
+    return gif(
+        [
+            _beside(
+                [
+                    _picture(frame[name], walk["mode"])
+                    for name in (("x", "x0") if view == "both" else (view,))
+                ]
+            )
+            for frame in walk["frames"]
+        ]
+    )
 
 
 def _beside(pictures: list[Image.Image]) -> Image.Image:

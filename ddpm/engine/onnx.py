@@ -1,13 +1,14 @@
-"""The network as an ONNX graph, weights included: the same function as `UNet.forward`, for other programs to compute.
+"""The network as an ONNX graph, weights included: the same function as `UNet.forward`, for other
+programs to compute.
 
-Written from the loaded weights in a few milliseconds, byte by byte: the format is protocol buffers, eight messages of
-which are needed (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto gives the numbers of their fields), where
-torch's own exporter takes seconds and two packages more. Standard operators of opset 17 only. The number of images is
-left open, so one graph serves every batch.
+Written from the loaded weights in a few milliseconds, byte by byte: the format is protocol buffers,
+eight messages of which are needed (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto gives the
+numbers of their fields), where torch's own exporter takes seconds and two packages more. Standard
+operators of opset 17 only. The number of images is left open, so one graph serves every batch.
 
-Read it beside unet.py: every function here has the name of what it translates. What differs is only how the sums are
-grouped: the linear layers that steer the blocks become one, with the scales and shifts of the norms they act upon
-folded in, and attention is written without transposing the image.
+Read it beside unet.py: every function here has the name of what it translates. What differs is only
+how the sums are grouped: the linear layers that steer the blocks become one, with the scales and
+shifts of the norms they act upon folded in, and attention is written without transposing the image.
 """
 
 import math
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .unet import Attention, Downsample, ResidualBlock, UNet, Upsample
+from ..unet import Attention, Downsample, ResidualBlock, UNet, Upsample
 
 OPSET, IR = 17, 8  # of the operators and of the file; any ONNX Runtime since 2022 knows them
 Attribute = int | float | str | Sequence[int]
@@ -26,7 +27,8 @@ _TYPES = {np.dtype(np.float32): 1, np.dtype(np.int64): 7}  # TensorProto.DataTyp
 
 
 def _varint(n: int) -> bytes:
-    """A whole number, seven bits a byte, the lowest first; negative ones as 64-bit two's complement."""
+    """A whole number, seven bits a byte, the lowest first; negative ones as 64-bit two's
+    complement."""
     n &= 2**64 - 1
     parts = bytearray()
     while n > 127:
@@ -36,7 +38,8 @@ def _varint(n: int) -> bytes:
 
 
 def _message(*fields: tuple[int, int | float | str | bytes]) -> bytes:
-    """A protocol buffer of (number, value) fields; a field may come more than once, and a message is bytes."""
+    """A protocol buffer of (number, value) fields; a field may come more than once, and a message
+    is bytes."""
     parts = []
     for number, value in fields:
         if isinstance(value, int):
@@ -60,9 +63,12 @@ def _attribute(name: str, value: Attribute) -> bytes:
 
 
 def _value(name: str, dtype: type, shape: Sequence[int | str]) -> bytes:
-    """An input or output: its element type, and each length as a number or, left open, as a word."""
+    """An input or output: its element type, and each length as a number or, left open, as a
+    word."""
     dims = ((1, _message((2 if isinstance(d, str) else 1, d))) for d in shape)
-    return _message((1, name), (2, _message((1, _message((1, _TYPES[np.dtype(dtype)]), (2, _message(*dims)))))))
+    return _message(
+        (1, name), (2, _message((1, _message((1, _TYPES[np.dtype(dtype)]), (2, _message(*dims))))))
+    )
 
 
 class _Graph:
@@ -74,17 +80,31 @@ class _Graph:
 
     def constant(self, value: Tensor | Sequence[int]) -> str:
         """Weights as float32, numbers as int64."""
-        array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else np.array(value, np.int64)
+        array = (
+            value.detach().cpu().float().numpy()
+            if isinstance(value, Tensor)
+            else np.array(value, np.int64)
+        )
         name = f"c{len(self.constants)}"
-        self.constants[name] = _message(*((1, d) for d in array.shape), (2, _TYPES[array.dtype]), (8, name),
-                                        (9, array.tobytes()))
+        self.constants[name] = _message(
+            *((1, d) for d in array.shape),
+            (2, _TYPES[array.dtype]),
+            (8, name),
+            (9, array.tobytes()),
+        )
         return name
 
     def __call__(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Attribute) -> str:
         """The operator `kind`; with several outputs, the names of all with spaces in between."""
         names = [f"v{len(self.nodes)}_{k}" for k in range(outputs)]
-        self.nodes.append(_message(*((1, name) for name in inputs), *((2, name) for name in names), (4, kind),
-                                   *((5, _attribute(*item)) for item in attributes.items())))
+        self.nodes.append(
+            _message(
+                *((1, name) for name in inputs),
+                *((2, name) for name in names),
+                (4, kind),
+                *((5, _attribute(*item)) for item in attributes.items()),
+            )
+        )
         return " ".join(names)
 
     def reshape(self, x: str, *shape: int) -> str:
@@ -96,7 +116,14 @@ class _Graph:
 
     def conv(self, layer: nn.Conv2d, x: str) -> str:
         (pad, _), strides = layer.padding, layer.stride
-        return self("Conv", x, self.constant(layer.weight), self.constant(layer.bias), pads=[pad] * 4, strides=strides)
+        return self(
+            "Conv",
+            x,
+            self.constant(layer.weight),
+            self.constant(layer.bias),
+            pads=[pad] * 4,
+            strides=strides,
+        )
 
     def gemm(self, weight: Tensor, bias: Tensor, x: str) -> str:
         return self("Gemm", x, self.constant(weight), self.constant(bias), transB=1)
@@ -104,8 +131,13 @@ class _Graph:
     def normalized(self, layer: nn.GroupNorm, x: str, side: int) -> str:
         """Mean 0 and variance 1 in each group; the scale and shift of the layer are left to do."""
         ones = torch.ones(layer.num_groups)
-        x = self("InstanceNormalization", self.reshape(x, 0, layer.num_groups, -1), self.constant(ones),
-                 self.constant(0 * ones), epsilon=layer.eps)
+        x = self(
+            "InstanceNormalization",
+            self.reshape(x, 0, layer.num_groups, -1),
+            self.constant(ones),
+            self.constant(0 * ones),
+            epsilon=layer.eps,
+        )
         return self.reshape(x, 0, layer.num_channels, side, side)
 
     def norm(self, layer: nn.GroupNorm, x: str, side: int) -> str:
@@ -121,9 +153,13 @@ class _Graph:
         c = m.norm.num_channels
         d = c // m.heads
         h = self.norm(m.norm, x, side)
-        q, k, v = (self.reshape(self.pointwise(layer, h, scale), 0, m.heads, d, side**2)                # N×heads×d×HW
-                   for layer, scale in ((m.q, d**-0.5), (m.k, 1.0), (m.v, 1.0)))
-        weights = self("Softmax", self("MatMul", self("Transpose", q, perm=[0, 1, 3, 2]), k), axis=-1)  # N×heads×HW×HW
+        q, k, v = (
+            self.reshape(self.pointwise(layer, h, scale), 0, m.heads, d, side**2)  # N×heads×d×HW
+            for layer, scale in ((m.q, d**-0.5), (m.k, 1.0), (m.v, 1.0))
+        )
+        weights = self(
+            "Softmax", self("MatMul", self("Transpose", q, perm=[0, 1, 3, 2]), k), axis=-1
+        )  # N×heads×HW×HW
         h = self("MatMul", v, self("Transpose", weights, perm=[0, 1, 3, 2]))
         return self("Add", x, self.pointwise(m.out, self.reshape(h, 0, c, side, side)))
 
@@ -140,7 +176,11 @@ def _embedding(g: _Graph, model: UNet) -> str:
     """SiLU of what the network knows besides the picture, N×E, from the inputs t and y."""
     dim = model.conv_in.out_channels
     frequencies = torch.exp(-math.log(10_000) * torch.arange(dim // 2) / (dim // 2))
-    angles = g("Mul", g.reshape(g("Sub", "t", g.constant(torch.ones(1))), -1, 1), g.constant(frequencies[None]))
+    angles = g(
+        "Mul",
+        g.reshape(g("Sub", "t", g.constant(torch.ones(1))), -1, 1),
+        g.constant(frequencies[None]),
+    )
     emb = g("Concat", g("Cos", angles), g("Sin", angles), axis=1)
     first, _, last = model.time
     emb = g.gemm(last.weight, last.bias, g.silu(g.gemm(first.weight, first.bias, emb)))
@@ -150,11 +190,11 @@ def _embedding(g: _Graph, model: UNet) -> str:
 
 
 def _steering(g: _Graph, blocks: list[ResidualBlock], emb: str) -> list[str]:
-    """The scales and shifts, N×C×1×1 each, of the second norm of every block in turn: one product for all of them.
+    """The scales and shifts, N×C×1×1 each, of the second norm of every block in turn: one product
+    for all of them.
 
-    norm * (1 + scale) + shift, with scale and shift linear in emb, after norm = weight * z + bias, is linear in emb
-    too: z * (weight + weight * scale) + (bias + bias * scale + shift).
-    """
+    norm * (1 + scale) + shift, with scale and shift linear in emb, after norm = weight * z + bias,
+    is linear in emb too: z * (weight + weight * scale) + (bias + bias * scale + shift)."""
     weights, biases = [], []
     for m in blocks:
         (to_scale, to_shift), (scale, shift) = m.emb.weight.chunk(2), m.emb.bias.chunk(2)
@@ -162,14 +202,17 @@ def _steering(g: _Graph, blocks: list[ResidualBlock], emb: str) -> list[str]:
         weights += [weight[:, None] * to_scale, bias[:, None] * to_scale + to_shift]
         biases += [weight * (1 + scale), bias * (1 + scale) + shift]
     every = g.reshape(g.gemm(torch.cat(weights), torch.cat(biases), emb), 0, -1, 1, 1)
-    return g("Split", every, g.constant([len(b) for b in biases]), outputs=len(biases), axis=1).split()
+    return g(
+        "Split", every, g.constant([len(b) for b in biases]), outputs=len(biases), axis=1
+    ).split()
 
 
 def graph(model: UNet) -> bytes:
-    """An ONNX file: x (N×C×H×W) and t (N) float32, y (N) int64 -> out N×C×H×W, as `UNet.forward` has it.
+    """An ONNX file: x (N×C×H×W) and t (N) float32, y (N) int64 -> out N×C×H×W, as `UNet.forward`
+    has it.
 
-    y must be there, holding `classes` where there is no label; the graph of a network without labels has no y.
-    """
+    y must be there, holding `classes` where there is no label; the graph of a network without
+    labels has no y."""
     g = _Graph()
     blocks = [m for m in (*model.down, *model.middle, *model.up) if isinstance(m, ResidualBlock)]
     steering = iter(_steering(g, blocks, _embedding(g, model)))
@@ -181,8 +224,15 @@ def graph(model: UNet) -> bytes:
             return g.residual(m, h, next(steering), next(steering), side)
         side = side // 2 if isinstance(m, Downsample) else side * 2
         if isinstance(m, Upsample):
-            h = g("Resize", h, "", g.constant(torch.tensor([1.0, 1.0, 2.0, 2.0])), mode="nearest",
-                  coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+            h = g(
+                "Resize",
+                h,
+                "",
+                g.constant(torch.tensor([1.0, 1.0, 2.0, 2.0])),
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )
         return g.conv(m.conv, h)
 
     skips = [h := g.conv(model.conv_in, "x")]
@@ -197,6 +247,11 @@ def graph(model: UNet) -> bytes:
     image = ("N", model.channels, model.size, model.size)
     inputs = [_value("x", np.float32, image), _value("t", np.float32, ["N"])]
     inputs += [_value("y", np.int64, ["N"])] if model.label is not None else []
-    whole = _message(*((1, node) for node in g.nodes), (2, "unet"), *((5, c) for c in g.constants.values()),
-                     *((11, value) for value in inputs), (12, _value(out, np.float32, image)))
+    whole = _message(
+        *((1, node) for node in g.nodes),
+        (2, "unet"),
+        *((5, c) for c in g.constants.values()),
+        *((11, value) for value in inputs),
+        (12, _value(out, np.float32, image)),
+    )
     return _message((1, IR), (7, whole), (8, _message((2, OPSET))))

@@ -1,4 +1,5 @@
-"""Where the images to evaluate come from: drawn by a model, by one process or several, or from a folder of PNGs."""
+"""Where the images to evaluate come from: drawn by a model, by one process or several, or from a
+folder of PNGs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm import Pipeline
-from ddpm.images import to_pixels
 from ddpm.pipeline import MAX_PIXELS
+from ddpm.pixels import to_pixels
 
 _BATCH = {"cpu": 100, "cuda": 1000}
 
@@ -22,14 +23,21 @@ def is_first() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def draw(pipeline: Pipeline, seeds: Sequence[int], *, labels: Sequence[int] | None = None,
-         progress: Callable[[int], object] = lambda count: None, **settings: Any) -> Tensor:
-    """One image a seed, uint8 N×C×H×W on the CPU, rounded as a PNG of it would be; every process gets all of them.
+def draw(
+    pipeline: Pipeline,
+    seeds: Sequence[int],
+    *,
+    labels: Sequence[int] | None = None,
+    progress: Callable[[int], object] = lambda count: None,
+    **settings: Any,
+) -> Tensor:
+    """One image a seed, uint8 N×C×H×W on the CPU, rounded as a PNG of it would be; every process
+    gets all of them.
 
-    Whole batches are dealt out to the processes (torchrun), so that each image is drawn in the same company however
-    many there are. labels: one for each seed. settings: sampler, steps, grid, guidance of `Pipeline.stream`.
-    progress is told the number of images done, by all processes as far as this one can tell.
-    """
+    Whole batches are dealt out to the processes (torchrun), so that each image is drawn in the same
+    company however many there are. labels: one for each seed. settings: sampler, steps, grid,
+    guidance of `Pipeline.stream`. progress is told the number of images done, by all processes as
+    far as this one can tell."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     model, device = pipeline.model, pipeline.device
     shape = model.channels, model.size, model.size
@@ -49,7 +57,8 @@ def draw(pipeline: Pipeline, seeds: Sequence[int], *, labels: Sequence[int] | No
 
 
 def labels_of(pipeline: Pipeline, seeds: Sequence[int], *, labelled: bool) -> list[int] | None:
-    """What each seed is to show: the class that it draws or, not labelled, "no label"; None if the model has none."""
+    """What each seed is to show: the class that it draws or, not labelled, "no label"; None if the
+    model has none."""
     classes = pipeline.model.classes
     if not classes:
         return None
@@ -62,16 +71,24 @@ def is_pictures(source: str) -> bool:
     return folder.is_dir() and not (folder / "config.json").exists() and any(folder.glob("*.png"))
 
 
-def read_pictures(folder: Path, count: int | None, channels: int, size: int,
-                  progress: Callable[[int], object] = lambda count: None) -> Tensor:
-    """The first count PNGs of folder by name (all if None), uint8 N×C×H×W, as they are: nothing is resized.
+def read_pictures(
+    folder: Path,
+    count: int | None,
+    channels: int,
+    size: int,
+    progress: Callable[[int], object] = lambda count: None,
+) -> Tensor:
+    """The first count PNGs of folder by name (all if None), uint8 N×C×H×W, as they are: nothing is
+    resized.
 
     Raises ValueError if there are fewer, or one is not of this many channels and pixels.
     """
     paths = sorted(folder.glob("*.png"))
     if count is not None and len(paths) < count:
-        raise ValueError(f"{folder} has {len(paths):,} PNGs, fewer than the {count:,} asked for: "
-                         "lower --samples or --seeds, or leave them out")
+        raise ValueError(
+            f"{folder} has {len(paths):,} PNGs, fewer than the {count:,} asked for: "
+            "lower --samples or --seeds, or leave them out"
+        )
     images = []
     for path in paths[:count]:
         images.append(torch.from_numpy(_read(path, channels, size)))
@@ -83,7 +100,9 @@ def _read(path: Path, channels: int, size: int) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if image.size != (size, size):
-                raise ValueError(f"it has {image.width}×{image.height} pixels, and the judge reads {size}×{size}")
+                raise ValueError(
+                    f"it has {image.width}×{image.height} pixels, and the judge reads {size}×{size}"
+                )
             if image.mode not in ("1", "L", "P", "RGB"):
                 raise ValueError(f"its mode is {image.mode}; convert it to 8 bits of gray or RGB")
             pixels = np.array(image.convert("RGB")).transpose(2, 0, 1)

@@ -1,8 +1,9 @@
-"""The judge: a small classifier whose features say how alike two sets of images are. On disk like a model of `ddpm`.
+"""The judge: a small classifier whose features say how alike two sets of images are. On disk like a
+model of `ddpm`.
 
-A judge is a folder with `config.json`, `model.safetensors` and `reference.safetensors` (see `reference.py`). Like the
-models' it is not trusted: numbers are bounded, names and shapes must agree, and the sha256 must match.
-"""
+A judge is a folder with `config.json`, `model.safetensors` and `reference.safetensors` (see
+`reference.py`). Like the models' it is not trusted: numbers are bounded, names and shapes must
+agree, and the sha256 must match."""
 
 import hashlib
 import json
@@ -16,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ddpm import hub
-from ddpm.images import from_pixels
+from ddpm.pixels import from_pixels
 
 FEATURES = 128
 BUILT_IN = Path(__file__).parent / "judges"
@@ -25,7 +26,8 @@ _BATCH = 500
 
 
 class Seen(NamedTuple):
-    """What the judge makes of N images: features float32 N×128, and probabilities of the classes, float32 N×classes."""
+    """What the judge makes of N images: features float32 N×128, and probabilities of the classes,
+    float32 N×classes."""
 
     features: Tensor
     probabilities: Tensor
@@ -34,13 +36,16 @@ class Seen(NamedTuple):
 class Judge(nn.Module):
     """Four convolutions, a layer of 128 features, and a linear layer that names the class.
 
-    channels: 1 or 3. size: side of the images in pixels, 4..256. classes: 2..1000. Raises ValueError for others.
-    """
+    channels: 1 or 3. size: side of the images in pixels, 4..256. classes: 2..1000. Raises
+    ValueError for others."""
 
     def __init__(self, channels: int, size: int, classes: int) -> None:
         super().__init__()
-        for name, value, low, high in (("channels", channels, 1, 3), ("size", size, 4, 256),
-                                       ("classes", classes, 2, 1000)):
+        for name, value, low, high in (
+            ("channels", channels, 1, 3),
+            ("size", size, 4, 256),
+            ("classes", classes, 2, 1000),
+        ):
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{name} must be a whole number in {low}..{high}, got {value!r}")
         self.channels, self.size, self.classes = channels, size, classes
@@ -70,7 +75,8 @@ class Judge(nn.Module):
 
     @torch.inference_mode()
     def look(self, pixels: Tensor, progress: Callable[[int], object] = lambda count: None) -> Seen:
-        """What it makes of images, uint8 N×C×H×W, on the CPU. progress is told of each batch that is done."""
+        """What it makes of images, uint8 N×C×H×W, on the CPU. progress is told of each batch that
+        is done."""
         features, probabilities = [], []
         for batch in pixels.split(_BATCH):
             seen = self.features(from_pixels(batch.to(self.out.weight.device)))
@@ -81,11 +87,14 @@ class Judge(nn.Module):
 
 
 def files(judge: Judge, reference: bytes, **facts: Any) -> dict[str, bytes]:
-    """The files of a judge by name. facts (data set, accuracy, command, …) go into config.json beside the rest."""
+    """The files of a judge by name. facts (data set, accuracy, command, …) go into config.json
+    beside the rest."""
     weights = save({name: p.detach().cpu().contiguous() for name, p in judge.state_dict().items()})
     config = {name: getattr(judge, name) for name in ARCHITECTURE} | facts
-    config |= {"sha256": hashlib.sha256(weights).hexdigest(),
-               "reference_sha256": hashlib.sha256(reference).hexdigest()}
+    config |= {
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "reference_sha256": hashlib.sha256(reference).hexdigest(),
+    }
     return {hub.CONFIG: (json.dumps(config, indent=2) + "\n").encode(), hub.WEIGHTS: weights}
 
 
@@ -96,7 +105,9 @@ def load(folder: Path) -> tuple[Judge, dict[str, Any]]:
     """
     path = folder / hub.CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"no judge in {folder}: make one with python -m train.judge, or name it with --judge")
+        raise FileNotFoundError(
+            f"no judge in {folder}: make one with python -m train.evaluate.judge, or name it with --judge"
+        )
     config = _read_config(path)
     try:
         with torch.device("meta"):
@@ -105,7 +116,9 @@ def load(folder: Path) -> tuple[Judge, dict[str, Any]]:
         raise ValueError(f"{path}: {error}") from error
     if not (folder / hub.WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} has no {hub.WEIGHTS}: the judge is not whole")
-    hub.load_weights(judge, folder / hub.WEIGHTS, config["sha256"])  # one strict way into memory for all weights
+    hub.load_weights(
+        judge, folder / hub.WEIGHTS, config["sha256"]
+    )  # one strict way into memory for all weights
     return judge.eval().requires_grad_(False).to(memory_format=torch.channels_last), config
 
 
@@ -117,7 +130,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON ({error})") from error
     wanted = (*ARCHITECTURE, "dataset", "fingerprint", "sha256", "reference_sha256")
-    missing = [name for name in wanted if name not in config] if isinstance(config, dict) else wanted
+    missing = (
+        [name for name in wanted if name not in config] if isinstance(config, dict) else wanted
+    )
     if missing:
         raise ValueError(f"{path}: lacks {', '.join(missing)}")
     return config

@@ -1,4 +1,5 @@
-"""How many CPUs this process has. A container shows all those of the machine, also where it may use only two."""
+"""How many CPUs this process has. A container shows all those of the machine, also where it may use
+only two."""
 
 import math
 import os
@@ -11,20 +12,21 @@ _ROOT = Path("/")  # of /proc and /sys
 
 
 def available() -> int:
-    """CPUs that this process may run on, and no more than the CPU time its container is granted; 1 or more."""
+    """CPUs that this process may run on, and no more than the CPU time its container is granted; 1
+    or more."""
     some = hasattr(os, "sched_getaffinity")  # a Mac has no such thing
     may_run_on = len(os.sched_getaffinity(0)) if some else os.cpu_count() or 1
     return max(1, math.ceil(min(may_run_on, _quota())))
 
 
 def use_all() -> int:
-    """Has torch, and any engine that starts afterwards, compute with `available` threads, if that is fewer than torch
-    chose by itself (it goes by the cores, and does not see a quota). Returns their number.
+    """Has torch, and any engine that starts afterwards, compute with `available` threads, if that
+    is fewer than torch chose by itself (it goes by the cores, and does not see a quota). Returns
+    their number.
 
-    For the start of a program. Who set OMP_NUM_THREADS knows better: then nothing changes. A process forked from this
-    one, as ZeroGPU does it, computes with one thread: the others are not forked along, and torch would wait for them
-    for ever.
-    """
+    For the start of a program. Who set OMP_NUM_THREADS knows better: then nothing changes. A
+    process forked from this one, as ZeroGPU does it, computes with one thread: the others are not
+    forked along, and torch would wait for them for ever."""
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(min(torch.get_num_threads(), available()))
     if hasattr(os, "register_at_fork"):  # Windows has no such thing
@@ -33,7 +35,8 @@ def use_all() -> int:
 
 
 def _quota() -> float:
-    """CPU seconds a second that Linux's control groups grant: the least of this process's group and those above it."""
+    """CPU seconds a second that Linux's control groups grant: the least of this process's group and
+    those above it."""
     try:
         groups = (_ROOT / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -47,15 +50,19 @@ def _quota() -> float:
             mount, files = f"sys/fs/cgroup/{controllers}", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
         else:
             continue
-        # A container may see the path that its group has on the machine, and the group itself at the mount.
+        # A container may see the path that its group has on the machine, and the group itself at
+        # the mount.
         group = _ROOT / mount / path.lstrip("/")
-        folders = [folder for folder in (group, *group.parents) if folder.is_relative_to(_ROOT / mount)]
+        folders = [
+            folder for folder in (group, *group.parents) if folder.is_relative_to(_ROOT / mount)
+        ]
         least = min([least, *(_ratio(*(folder / name for name in files)) for folder in folders)])
     return least
 
 
 def _ratio(quota: Path, period: Path) -> float:
-    """The first word of one file by the last of the other, both in microseconds; infinite if there is no limit."""
+    """The first word of one file by the last of the other, both in microseconds; infinite if there
+    is no limit."""
     try:
         granted, of = int(quota.read_text().split()[0]), int(period.read_text().split()[-1])
     except (OSError, ValueError, IndexError):  # no such group; or "max", no limit

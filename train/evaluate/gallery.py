@@ -1,4 +1,5 @@
-"""python -m train.gallery: what each sampler makes of the same noise with few and many evaluations, as one picture."""
+"""python -m train.evaluate.gallery: what each sampler makes of the same noise with few and many
+evaluations, as one picture."""
 
 import argparse
 import sys
@@ -10,8 +11,8 @@ from tqdm import tqdm
 
 from ddpm import SAMPLERS, Pipeline
 from ddpm.files import write_atomic
-from ddpm.images import grid, png
-from ddpm.pipeline import check_out
+from ddpm.images import check_out
+from ddpm.pixels import grid, png
 from ddpm.samplers import affordable_steps
 
 COLUMNS = (1, 2, 5, 10, 20, 50)
@@ -19,13 +20,16 @@ _LABEL, _GAP, _TEXT = 104, 6, 14  # pixels: of the names' column, between cells,
 
 
 def gallery(pipeline: Pipeline, seeds: Sequence[int], *, scale: int = 2) -> Image.Image:
-    """A row for each sampler, a column for each number of evaluations; a cell holds one image a seed, side by side.
+    """A row for each sampler, a column for each number of evaluations; a cell holds one image a
+    seed, side by side.
 
-    Every cell starts from the same noise, and takes as many steps as cost at most that many evaluations.
-    """
+    Every cell starts from the same noise, and takes as many steps as cost at most that many
+    evaluations."""
     side = pipeline.model.size * scale
     wide, high = len(seeds) * side + _GAP, side + _GAP
-    sheet = Image.new("RGB", (_LABEL + wide * len(COLUMNS), high * len(SAMPLERS) + 2 * _TEXT), "white")
+    sheet = Image.new(
+        "RGB", (_LABEL + wide * len(COLUMNS), high * len(SAMPLERS) + 2 * _TEXT), "white"
+    )
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
     for column, budget in enumerate(COLUMNS):
         pen.text((_LABEL + wide * (column + 0.5), _TEXT), str(budget), "black", font, anchor="mm")
@@ -42,11 +46,21 @@ def gallery(pipeline: Pipeline, seeds: Sequence[int], *, scale: int = 2) -> Imag
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 bad input or nowhere to write."""
-    p = argparse.ArgumentParser("python -m train.gallery", description="Draw one picture: a row for each sampler, a "
-                                f"column for {', '.join(map(str, COLUMNS))} network evaluations, from the same noise.")
+    p = argparse.ArgumentParser(
+        "python -m train.evaluate.gallery",
+        description="Draw one picture: a row for each sampler, a "
+        f"column for {', '.join(map(str, COLUMNS))} network evaluations, from the same noise.",
+    )
     p.add_argument("--model", default="mnist", help="as for python -m ddpm (default: mnist)")
-    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="which images (default: 0 1)")
-    p.add_argument("--out", type=Path, default=Path("samplers.png"), help="a .png to write (default: samplers.png)")
+    p.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1], help="which images (default: 0 1)"
+    )
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=Path("samplers.png"),
+        help="a .png to write (default: samplers.png)",
+    )
     args = p.parse_args(argv)
     try:
         check_out(args.out)
@@ -56,7 +70,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"gallery: {error}", file=sys.stderr)
         return 2
-    print(f"{args.out}: {len(SAMPLERS)} samplers, up to {', '.join(map(str, COLUMNS))} evaluations, seeds {args.seeds}")
+    print(
+        f"{args.out}: {len(SAMPLERS)} samplers, up to {', '.join(map(str, COLUMNS))} evaluations, seeds {args.seeds}"
+    )
     return 0
 
 

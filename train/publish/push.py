@@ -1,8 +1,8 @@
-"""python -m train.push: a run to the Hub, as one commit or not at all.
+"""python -m train.publish.push: a run to the Hub, as one commit or not at all.
 
-What is already there is not sent again, so that the same push twice makes no second commit, and one that broke off goes
-on where it was. The token is found by huggingface_hub (`hf auth login`, HF_TOKEN, or OIDC in CI) and never seen here.
-"""
+What is already there is not sent again, so that the same push twice makes no second commit, and one
+that broke off goes on where it was. The token is found by huggingface_hub (`hf auth login`,
+HF_TOKEN, or OIDC in CI) and never seen here."""
 
 import argparse
 import hashlib
@@ -37,7 +37,11 @@ from .card import CARD, REPORT
 
 METRICS = "metrics.jsonl"
 PICTURES = ("samples.png", "samples.gif")
-_WAITS = (1, 2, 4)  # seconds before each new try, unless the Hub names a time; huggingface_hub itself waits as well
+_WAITS = (
+    1,
+    2,
+    4,
+)  # seconds before each new try, unless the Hub names a time; huggingface_hub itself waits as well
 _LONGEST_WAIT = 60
 _BROKEN = (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError)
 
@@ -52,36 +56,52 @@ class Pushed(NamedTuple):
 def published(run: Path) -> dict[str, bytes]:
     """What a push of this folder sends, by name, but for the card's last touches.
 
-    The weights are loaded first, strictly: what nobody could pull is not pushed. Raises ValueError or OSError.
-    """
+    The weights are loaded first, strictly: what nobody could pull is not pushed. Raises ValueError
+    or OSError."""
     if not run.is_dir():
         raise ValueError(f"{run} is not a folder that `python -m train` wrote")
     model = hub.load(run).model
     missing = [name for name in (CARD, *PICTURES) if not (run / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{run} lacks {', '.join(missing)}: the run is not finished")
-    names = [hub.CONFIG, hub.WEIGHTS, CARD, *PICTURES, *(n for n in (METRICS, REPORT) if (run / n).is_file())]
+    names = [
+        hub.CONFIG,
+        hub.WEIGHTS,
+        CARD,
+        *PICTURES,
+        *(n for n in (METRICS, REPORT) if (run / n).is_file()),
+    ]
     return {name: (run / name).read_bytes() for name in names} | export.layout(model)
 
 
 def check(repo: str, *, private: bool = False) -> None:
-    """Makes the repo if it is not there, before anybody trains for hours in vain. Raises ValueError or OSError."""
+    """Makes the repo if it is not there, before anybody trains for hours in vain. Raises ValueError
+    or OSError."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError("where to push to must be NAMESPACE/NAME, as in ada/digits")
     with _one_line(repo):
         if get_token() is None:
-            raise ValueError("nobody is logged in to the Hub: run `hf auth login` with a token that may write")
+            raise ValueError(
+                "nobody is logged in to the Hub: run `hf auth login` with a token that may write"
+            )
         _patiently(lambda: HfApi().create_repo(repo, private=private or None, exist_ok=True))
 
 
 def push(
-    files: dict[str, bytes], repo: str, *, private: bool = False, revision: str | None = None, tag: str | None = None,
+    files: dict[str, bytes],
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
     show: bool = True,
 ) -> Pushed:
-    """Brings the repo, which is made if need be, to where it has these files: one commit, or none if it has them.
+    """Brings the repo, which is made if need be, to where it has these files: one commit, or none
+    if it has them.
 
     Args:
-        files: content by path in the repo. README.md is merged into the card there, evaluation.json into that.
+        files: content by path in the repo. README.md is merged into the card there, evaluation.json
+            into that.
         revision: a branch, made if need be. tag: a name for the commit. show: a progress bar.
 
     Raises ValueError or OSError with one line that says what to do.
@@ -94,7 +114,9 @@ def push(
         files[CARD] = card.for_hub(files[CARD].decode(), repo, report, sha256).encode()
     except ValueError as error:
         raise ValueError(f"{REPORT} or {CARD} cannot be used: {error}") from error
-    operations: dict[str, CommitOperationAdd] = {}  # kept between tries: they remember what was sent
+    operations: dict[
+        str, CommitOperationAdd
+    ] = {}  # kept between tries: they remember what was sent
     with _one_line(repo):
         if revision:
             _patiently(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
@@ -103,19 +125,36 @@ def push(
     return pushed
 
 
-def _commit(api: HfApi, files: dict[str, bytes], repo: str, revision: str | None, tag: str | None,
-            operations: dict[str, CommitOperationAdd], bar: tqdm) -> Pushed:
+def _commit(
+    api: HfApi,
+    files: dict[str, bytes],
+    repo: str,
+    revision: str | None,
+    tag: str | None,
+    operations: dict[str, CommitOperationAdd],
+    bar: tqdm,
+) -> Pushed:
     """One try: look what is there, send what differs, commit it."""
     there = api.model_info(repo, revision=revision, files_metadata=True)
-    known = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in there.siblings or ()}
+    known = {
+        file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id
+        for file in there.siblings or ()
+    }
     if CARD in known:
-        theirs = Path(api.hf_hub_download(repo, CARD, revision=there.sha)).read_text(encoding="utf-8")
+        theirs = Path(api.hf_hub_download(repo, CARD, revision=there.sha)).read_text(
+            encoding="utf-8"
+        )
         files = files | {CARD: card.renewed(theirs, files[CARD].decode()).encode()}
-    differ = {name: content for name, content in files.items()
-              if known.get(name) not in (hashlib.sha256(content).hexdigest(), git_hash(content))}
+    differ = {
+        name: content
+        for name, content in files.items()
+        if known.get(name) not in (hashlib.sha256(content).hexdigest(), git_hash(content))
+    }
     tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo).tags} if tag else {}
     if tag in tags and (differ or tags[tag] != there.sha):
-        raise ValueError(f"{repo} has a tag {tag} already, at commit {tags[tag][:7]}: choose another")
+        raise ValueError(
+            f"{repo} has a tag {tag} already, at commit {tags[tag][:7]}: choose another"
+        )
 
     commit = there.sha
     if differ:
@@ -125,12 +164,20 @@ def _commit(api: HfApi, files: dict[str, bytes], repo: str, revision: str | None
                 operations[name] = CommitOperationAdd(name, content)
         chosen = [operations[name] for name in sorted(differ)]
         bar.reset(bar.total)
-        for operation in chosen:  # one by one, for the bar; small files only go with the commit itself
+        for (
+            operation
+        ) in chosen:  # one by one, for the bar; small files only go with the commit itself
             api.preupload_lfs_files(repo, [operation], revision=revision, free_memory=False)
             bar.update(operation.upload_info.size)
-        # On top of what was looked at: if somebody edits the card right now, the Hub refuses, and we look again.
-        info = api.create_commit(repo, chosen, commit_message="Weights, configuration, card and pictures",
-                                 revision=revision, parent_commit=there.sha)
+        # On top of what was looked at: if somebody edits the card right now, the Hub refuses, and
+        # we look again.
+        info = api.create_commit(
+            repo,
+            chosen,
+            commit_message="Weights, configuration, card and pictures",
+            revision=revision,
+            parent_commit=there.sha,
+        )
         commit = info.oid
     if tag and tag not in tags:
         api.create_tag(repo, tag=tag, revision=commit)
@@ -138,14 +185,17 @@ def _commit(api: HfApi, files: dict[str, bytes], repo: str, revision: str | None
 
 
 def _patiently(attempt: Callable[[], Any]) -> Any:
-    """The result of attempt, tried again where the connection broke or the Hub is busy; what was sent stays sent."""
+    """The result of attempt, tried again where the connection broke or the Hub is busy; what was
+    sent stays sent."""
     for wait in (*_WAITS, None):
         try:
             return attempt()
         except (HTTPError, OSError, RuntimeError) as error:
             cause = _cause(error)
             answer = getattr(cause, "response", None) if isinstance(cause, HfHubHTTPError) else None
-            passing = answer is None or answer.status_code in (412, 429) or answer.status_code >= 500
+            passing = (
+                answer is None or answer.status_code in (412, 429) or answer.status_code >= 500
+            )
             if wait is None or not passing or not isinstance(cause, _BROKEN):
                 raise
             told = answer.headers.get("Retry-After", "") if answer is not None else ""
@@ -154,7 +204,8 @@ def _patiently(attempt: Callable[[], Any]) -> Any:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What is at the bottom of a RuntimeError with which huggingface_hub wraps the error of an upload."""
+    """What is at the bottom of a RuntimeError with which huggingface_hub wraps the error of an
+    upload."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -162,7 +213,8 @@ def _cause(error: BaseException) -> BaseException:
 
 @contextmanager
 def _one_line(repo: str) -> Iterator[None]:
-    """Turns whatever huggingface_hub raises into a ValueError or OSError of one line that says what to do."""
+    """Turns whatever huggingface_hub raises into a ValueError or OSError of one line that says what
+    to do."""
     try:
         yield
     except (HFValidationError, OIDCError, RuntimeError, *_BROKEN) as error:
@@ -172,21 +224,30 @@ def _one_line(repo: str) -> Iterator[None]:
         if isinstance(cause, RevisionNotFoundError):
             raise ValueError(f"{repo} has no such revision: {line}") from error
         if status == 401:
-            raise ValueError("the Hub does not know this token: run `hf auth login` with a new one") from error
+            raise ValueError(
+                "the Hub does not know this token: run `hf auth login` with a new one"
+            ) from error
         if status == 403:
-            raise ValueError(f"this token may not write to {repo}: name a repo of your own, or run `hf auth login` "
-                             "with a token that may write there") from error
+            raise ValueError(
+                f"this token may not write to {repo}: name a repo of your own, or run `hf auth login` "
+                "with a token that may write there"
+            ) from error
         if status == 404 or isinstance(cause, RepositoryNotFoundError):
-            raise ValueError(f"there is no repo {repo} that this token may write to: check the name, or run "
-                             "`hf auth login` with another token") from error
+            raise ValueError(
+                f"there is no repo {repo} that this token may write to: check the name, or run "
+                "`hf auth login` with another token"
+            ) from error
         if isinstance(cause, (HFValidationError, OIDCError)):
             raise ValueError(line) from error
-        raise OSError(f"the push to {repo} broke off ({line}): check the connection and run it again; "
-                      "nothing there has changed, and what was sent is not sent twice") from error
+        raise OSError(
+            f"the push to {repo} broke off ({line}): check the connection and run it again; "
+            "nothing there has changed, and what was sent is not sent twice"
+        ) from error
 
 
 class Background:
-    """Pushes of a run that goes on: from a thread of its own, one at a time. What fails is told; training goes on."""
+    """Pushes of a run that goes on: from a thread of its own, one at a time. What fails is told;
+    training goes on."""
 
     def __init__(self, repo: str, minutes: float | None) -> None:
         """minutes: how often; None: never."""
@@ -195,8 +256,11 @@ class Background:
 
     def due(self) -> bool:
         """Whether it is time, and the push before has ended."""
-        return (self.every is not None and time.monotonic() - self.last >= self.every
-                and not (self.thread and self.thread.is_alive()))
+        return (
+            self.every is not None
+            and time.monotonic() - self.last >= self.every
+            and not (self.thread and self.thread.is_alive())
+        )
 
     def start(self, make: Callable[[], dict[str, bytes]]) -> None:
         """Pushes the files that make returns; it is called in the thread."""
@@ -219,17 +283,30 @@ class Background:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 bad input or no way to the Hub, 130 interrupted."""
-    p = argparse.ArgumentParser("python -m train.push", description="Push a finished run to the Hugging Face Hub, for "
-                                "`python -m ddpm --model NS/NAME`, the app and diffusers. First: `hf auth login`")
+    p = argparse.ArgumentParser(
+        "python -m train.publish.push",
+        description="Push a finished run to the Hugging Face Hub, for "
+        "`python -m ddpm --model NS/NAME`, the app and diffusers. First: `hf auth login`",
+    )
     p.add_argument("run", metavar="RUN", type=Path, help="the folder that `python -m train` wrote")
-    p.add_argument("repo", metavar="NS/NAME", help="your name on the Hub (or an organization's) and that of the model")
+    p.add_argument(
+        "repo",
+        metavar="NS/NAME",
+        help="your name on the Hub (or an organization's) and that of the model",
+    )
     p.add_argument("--private", action="store_true", help="if the repo is new, only you can see it")
     p.add_argument("--revision", metavar="BRANCH", help="push to this branch instead of main")
     p.add_argument("--tag", metavar="NAME", help="give the commit a name, as in v1")
     args = p.parse_args(argv)
     try:
         disable_progress_bars()  # ours tells all
-        pushed = push(published(args.run), args.repo, private=args.private, revision=args.revision, tag=args.tag)
+        pushed = push(
+            published(args.run),
+            args.repo,
+            private=args.private,
+            revision=args.revision,
+            tag=args.tag,
+        )
     except (ValueError, OSError) as error:
         print(f"push: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,5 @@
-"""The picture of a sweep. The only file that knows matplotlib, which is asked for only where a picture is wanted."""
+"""The picture of a sweep. The only file that knows matplotlib, which is asked for only where a
+picture is wanted."""
 
 import importlib.util
 import io
@@ -11,55 +12,103 @@ from ddpm.files import write_atomic
 
 Curve = list[tuple[int, float]]  # (network evaluations, Fréchet distance), by evaluations
 _INK, _FAINT = "#333333", "#e3e3e3"
-_COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#666666")  # Okabe & Ito: for all eyes
+_COLORS = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#56b4e9",
+    "#cc79a7",
+    "#666666",
+)  # Okabe & Ito: for all eyes
 _GAP = 0.058  # between the middles of two labels, of the height of the axes
 
 
 def check() -> None:
-    """Raises ValueError if there is nothing to draw with: better before the hours of computing than after."""
+    """Raises ValueError if there is nothing to draw with: better before the hours of computing than
+    after."""
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("--plot needs matplotlib: pip install matplotlib")
 
 
 def draw(path: Path, curves: dict[str, Curve], floor: float, samples: int) -> None:
-    """Fréchet distance over network evaluations, a line for each name, on log axes, to a PNG 1600 pixels wide.
+    """Fréchet distance over network evaluations, a line for each name, on log axes, to a PNG 1600
+    pixels wide.
 
-    Each line has its name at its right end: nobody has to match a dozen colours. White behind it, on dark pages too.
-    """
+    Each line has its name at its right end: nobody has to match a dozen colours. White behind it,
+    on dark pages too."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
-    with mpl.rc_context({"text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _INK, "font.size": 10}):
+    with mpl.rc_context(
+        {"text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _INK, "font.size": 10}
+    ):
         figure = Figure(figsize=(8, 5), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        axes.set(xscale="log", yscale="log", xlabel="network evaluations an image",
-                 ylabel=f"Fréchet distance of {samples:,} images (lower is better)")
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="network evaluations an image",
+            ylabel=f"Fréchet distance of {samples:,} images (lower is better)",
+        )
         ranked = sorted(curves.items(), key=lambda item: item[1][-1][1])
-        styles = [{"color": color, "markersize": 5, "marker": "osD^v"[k % 5],
-                   "markerfacecolor": color if k < len(_COLORS) else "white"}
-                  for k, color in enumerate(islice(cycle(_COLORS), len(ranked)))]
+        styles = [
+            {
+                "color": color,
+                "markersize": 5,
+                "marker": "osD^v"[k % 5],
+                "markerfacecolor": color if k < len(_COLORS) else "white",
+            }
+            for k, color in enumerate(islice(cycle(_COLORS), len(ranked)))
+        ]
         for (_, points), style in zip(ranked, styles, strict=True):
             axes.plot(*zip(*points, strict=True), linewidth=1.5, **style)
         axes.axhline(floor, color=_INK, linestyle="--", linewidth=1.2)
-        axes.xaxis.set(major_locator=FixedLocator(_ticks(curves)), minor_locator=NullLocator(),
-                       major_formatter=StrMethodFormatter("{x:g}"))
-        axes.yaxis.set(major_locator=LogLocator(subs=(1, 2, 3, 5, 7)), minor_locator=NullLocator(),
-                       major_formatter=StrMethodFormatter("{x:g}"))
+        axes.xaxis.set(
+            major_locator=FixedLocator(_ticks(curves)),
+            minor_locator=NullLocator(),
+            major_formatter=StrMethodFormatter("{x:g}"),
+        )
+        axes.yaxis.set(
+            major_locator=LogLocator(subs=(1, 2, 3, 5, 7)),
+            minor_locator=NullLocator(),
+            major_formatter=StrMethodFormatter("{x:g}"),
+        )
         axes.grid(color=_FAINT, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=_INK)
-        ends = [(*points[-1], name, style) for (name, points), style in zip(ranked, styles, strict=True)]
-        ends.append((axes.get_xlim()[1], floor, "real test images", {"color": _INK, "marker": "_", "markersize": 9}))
+        ends = [
+            (*points[-1], name, style) for (name, points), style in zip(ranked, styles, strict=True)
+        ]
+        ends.append(
+            (
+                axes.get_xlim()[1],
+                floor,
+                "real test images",
+                {"color": _INK, "marker": "_", "markersize": 9},
+            )
+        )
         ends.sort(key=lambda end: end[1])
         low, high = map(math.log, axes.get_ylim())
         heights = _apart([(math.log(y) - low) / (high - low) for _, y, _, _ in ends])
         for (x, y, name, style), height in zip(ends, heights, strict=True):
-            axes.annotate("", (x, y), (1.06, height), textcoords="axes fraction", arrowprops={
-                "color": style["color"], "linewidth": 0.7, "arrowstyle": "-", "shrinkA": 0, "shrinkB": 0})
+            axes.annotate(
+                "",
+                (x, y),
+                (1.06, height),
+                textcoords="axes fraction",
+                arrowprops={
+                    "color": style["color"],
+                    "linewidth": 0.7,
+                    "arrowstyle": "-",
+                    "shrinkA": 0,
+                    "shrinkB": 0,
+                },
+            )
             axes.plot(1.075, height, transform=axes.transAxes, clip_on=False, **style)
             axes.text(1.1, height, name, transform=axes.transAxes, va="center", fontsize=9)
         file = io.BytesIO()
@@ -75,7 +124,10 @@ def _apart(heights: list[float]) -> list[float]:
         up[k] = max(up[k], up[k - 1] + gap)
         down[-k - 1] = min(down[-k - 1], down[-k] - gap)
     # Both keep the gap, and so do their mean and the bounds.
-    return [min(max((a + b) / 2, k * gap), 1 - (last - k) * gap) for k, (a, b) in enumerate(zip(up, down, strict=True))]
+    return [
+        min(max((a + b) / 2, k * gap), 1 - (last - k) * gap)
+        for k, (a, b) in enumerate(zip(up, down, strict=True))
+    ]
 
 
 def _ticks(curves: dict[str, Curve]) -> list[int]:

@@ -1,10 +1,11 @@
-"""The real images that drawn ones are compared with, and what of them is worth keeping beside the judge.
+"""The real images that drawn ones are compared with, and what of them is worth keeping beside the
+judge.
 
-Sets, all of them the same at every call:
-    train       all training images: the Gaussian of the Fréchet distance, and where copies are looked for
-    neighbours  up to 10,000 of them, drawn by lot: the real side of the k-nearest-neighbour figures
-    subset      up to 10,000 others of them: what as many perfect samples would score
-    test        up to 10,000 test images, drawn by lot: the floor, what images of the same kind but unseen score
+Sets, all of them the same at every call: train       all training images: the Gaussian of the
+    Fréchet distance, and where copies are looked for neighbours  up to 10,000 of them, drawn by
+    lot: the real side of the k-nearest-neighbour figures subset      up to 10,000 others of them:
+    what as many perfect samples would score test        up to 10,000 test images, drawn by lot: the
+    floor, what images of the same kind but unseen score
 """
 
 import hashlib
@@ -19,23 +20,27 @@ from torch import Tensor
 from torchvision import datasets
 from tqdm import tqdm
 
+from ..data import DATASETS, Data
 from .classifier import FEATURES, Judge
-from .data import DATASETS, Data
 from .metrics import Statistics, nearest
 
 REFERENCE = "reference.safetensors"
 MOST = 10_000
 NEAR = 0.01  # a copy lies nearer to a training image than this share of the test images
-_TEST_SPLITS = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "kmnist": datasets.KMNIST,
-                "cifar10": datasets.CIFAR10}
+_TEST_SPLITS = {
+    "mnist": datasets.MNIST,
+    "fashion-mnist": datasets.FashionMNIST,
+    "kmnist": datasets.KMNIST,
+    "cifar10": datasets.CIFAR10,
+}
 
 
 class Reference(NamedTuple):
     """train, test: Gaussians of the features of all training and all test images.
 
-    test_nearest, subset_nearest: for each image of these sets, float32, the distance to the nearest training image
-    other than itself, in pixels of 0..1 (the root of the sum of squared differences).
-    """
+    test_nearest, subset_nearest: for each image of these sets, float32, the distance to the nearest
+    training image other than itself, in pixels of 0..1 (the root of the sum of squared
+    differences)."""
 
     train: Statistics
     test: Statistics
@@ -49,14 +54,19 @@ class Reference(NamedTuple):
 
 
 def real_images(dataset: str, root: Path, size: int | None = None) -> tuple[Data, Data]:
-    """Training and test images. Of one's own (`folder`) every tenth is held out. Raises as the loaders of `data.py`."""
+    """Training and test images. Of one's own (`folder`) every tenth is held out. Raises as the
+    loaders of `data.py`."""
     data = DATASETS[dataset](root, size)
     if dataset in _TEST_SPLITS:
         try:
             found = _TEST_SPLITS[dataset](root, train=False)
-        except Exception as error:  # a damaged file makes torchvision raise whatever its reader trips over
+        except (
+            Exception
+        ) as error:  # a damaged file makes torchvision raise whatever its reader trips over
             reason = str(error).partition("\n")[0] or type(error).__name__
-            raise OSError(f"the test images of {dataset} in {root} cannot be read: {reason}") from error
+            raise OSError(
+                f"the test images of {dataset} in {root} cannot be read: {reason}"
+            ) from error
         pixels = torch.as_tensor(found.data)
         images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
         return data, Data(images, torch.as_tensor(found.targets), data.classes)
@@ -66,16 +76,17 @@ def real_images(dataset: str, root: Path, size: int | None = None) -> tuple[Data
 
 def neighbours(train: Data) -> Tensor:
     """Indices of the set of that name, drawn by lot."""
-    return _shuffled(len(train.images))[:_half(train)]
+    return _shuffled(len(train.images))[: _half(train)]
 
 
 def subset(train: Data) -> Tensor:
     """Indices of the set of that name, drawn by lot; none of them is in `neighbours`."""
-    return _shuffled(len(train.images))[-_half(train):]
+    return _shuffled(len(train.images))[-_half(train) :]
 
 
 def tested(test: Data) -> Tensor:
-    """Indices of the test images that are compared, drawn by lot: MNIST's first 5,000 are easier than the others."""
+    """Indices of the test images that are compared, drawn by lot: MNIST's first 5,000 are easier
+    than the others."""
     return _shuffled(len(test.images))[:MOST]
 
 
@@ -86,11 +97,16 @@ def as_vectors(pixels: Tensor) -> Tensor:
 
 def measure(judge: Judge, train: Data, test: Data) -> Reference:
     """Looks at all real images once, with a progress bar."""
-    with tqdm(total=len(train.images) + len(test.images), desc="features", disable=None, leave=False) as bar:
+    with tqdm(
+        total=len(train.images) + len(test.images), desc="features", disable=None, leave=False
+    ) as bar:
         features = [judge.look(data.images, bar.update).features for data in (train, test)]
     vectors, others = as_vectors(train.images), subset(train)
-    return Reference(*map(Statistics.of, features), nearest(as_vectors(test.images[tested(test)]), vectors),
-                     nearest(vectors[others], vectors, skip=others))
+    return Reference(
+        *map(Statistics.of, features),
+        nearest(as_vectors(test.images[tested(test)]), vectors),
+        nearest(vectors[others], vectors, skip=others),
+    )
 
 
 def to_bytes(reference: Reference) -> bytes:
@@ -98,12 +114,17 @@ def to_bytes(reference: Reference) -> bytes:
     tensors = {"test.nearest": reference.test_nearest, "subset.nearest": reference.subset_nearest}
     for name in ("train", "test"):
         mean, covariance, count = getattr(reference, name)
-        tensors |= {f"{name}.mean": mean, f"{name}.covariance": covariance, f"{name}.count": torch.tensor(count)}
+        tensors |= {
+            f"{name}.mean": mean,
+            f"{name}.covariance": covariance,
+            f"{name}.count": torch.tensor(count),
+        }
     return save(tensors)
 
 
 def load(folder: Path, sha256: str) -> Reference:
-    """Reads reference.safetensors. Raises ValueError or OSError with a line that says what is wrong with it."""
+    """Reads reference.safetensors. Raises ValueError or OSError with a line that says what is wrong
+    with it."""
     path = folder / REFERENCE
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {REFERENCE}: the judge is not whole")
@@ -111,15 +132,25 @@ def load(folder: Path, sha256: str) -> Reference:
         raise ValueError(f"{path}: larger than 1 MB, not a judge's reference")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(f"{path}: damaged or not the file that config.json describes (its sha256 differs)")
+        raise ValueError(
+            f"{path}: damaged or not the file that config.json describes (its sha256 differs)"
+        )
     try:
         tensors = from_bytes(content)
-        gaussians = [Statistics(tensors[f"{name}.mean"], tensors[f"{name}.covariance"],
-                                int(tensors[f"{name}.count"])) for name in ("train", "test")]
+        gaussians = [
+            Statistics(
+                tensors[f"{name}.mean"],
+                tensors[f"{name}.covariance"],
+                int(tensors[f"{name}.count"]),
+            )
+            for name in ("train", "test")
+        ]
         found = Reference(*gaussians, tensors["test.nearest"], tensors["subset.nearest"])
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: not the reference of a judge ({error})") from error
-    if any(g.mean.shape != (FEATURES,) or g.covariance.shape != (FEATURES, FEATURES) for g in gaussians):
+    if any(
+        g.mean.shape != (FEATURES,) or g.covariance.shape != (FEATURES, FEATURES) for g in gaussians
+    ):
         raise ValueError(f"{path}: its statistics are not of {FEATURES} features")
     return found
 

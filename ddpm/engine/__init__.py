@@ -1,9 +1,8 @@
 """What computes the network: ONNX Runtime where it can, PyTorch everywhere else.
 
-On a CPU, ONNX Runtime takes a fraction of PyTorch's time for the same numbers (`python -m ddpm.benchmark` measures
-it). It is not needed: where its package is missing, broken, or of another mind than PyTorch, PyTorch does the work, and
-`Engine.text` says so and why.
-"""
+On a CPU, ONNX Runtime takes a fraction of PyTorch's time for the same numbers (`python -m
+train.benchmark.sampling` measures it). It is not needed: where its package is missing, broken, or
+of another mind than PyTorch, PyTorch does the work, and `Engine.text` says so and why."""
 
 import os
 from typing import Any, NamedTuple
@@ -11,10 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..unet import Network, UNet
 from . import onnx
-from .unet import Network, UNet
 
-_MOST = 64  # images that ONNX Runtime is given at once: it never gives memory back, and more are no faster
+# images that ONNX Runtime is given at once: it never gives memory back, and more are no faster
+_MOST = 64
 _AGREE = 1e-3  # the largest difference to PyTorch, beside the largest value; 1e-5 is usual
 
 
@@ -34,42 +34,59 @@ def pytorch(model: UNet) -> Engine:
         return out.clone()  # out here, where it becomes a tensor like any other
 
     where = model.conv_in.weight.device
-    return Engine(run, f"PyTorch {torch.__version__} on {where}" + (_threads() if where.type == "cpu" else ""))
+    return Engine(
+        run, f"PyTorch {torch.__version__} on {where}" + (_threads() if where.type == "cpu" else "")
+    )
 
 
 def onnx_runtime(model: UNet) -> Engine:
-    """ONNX Runtime, with a copy of the weights as they are now. Raises whatever the package does if it is not right.
+    """ONNX Runtime, with a copy of the weights as they are now. Raises whatever the package does if
+    it is not right.
 
-    It starts as many threads as torch has now. They do not outlive a fork: a process draws with an engine of its own.
-    """
-    # From 1.29 on it reports to its maker, and leaves an identifier in the home folder, unless it is told not to.
+    It starts as many threads as torch has now. They do not outlive a fork: a process draws with an
+    engine of its own."""
+    # From 1.29 on it reports to its maker, and leaves an identifier in the home folder, unless it
+    # is told not to.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime  # optional, and only here
 
     onnxruntime.set_default_logger_severity(3)  # it warns of every GPU that it does not find
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Threads that wait by spinning answer fastest where they have the CPUs to themselves; where they have not, they
-    # hold up the very work that they wait for. This long a wait keeps the one and halves the other.
+    # Threads that wait by spinning answer fastest where they have the CPUs to themselves; where
+    # they have not, they hold up the very work that they wait for. This long a wait keeps the one
+    # and halves the other.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
-    session = onnxruntime.InferenceSession(onnx.graph(model), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        onnx.graph(model), options, providers=["CPUExecutionProvider"]
+    )
 
     def run(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         given: dict[str, Any] = {"x": x, "t": t}
         if model.label is not None:
             given["y"] = torch.full(t.shape, model.classes) if y is None else y
-        parts = zip(*(value.detach().contiguous().split(_MOST) for value in given.values()), strict=True)
-        outs = [session.run(None, {name: v.numpy() for name, v in zip(given, part, strict=True)})[0] for part in parts]
-        return torch.cat([torch.from_numpy(out) for out in outs]) if len(outs) > 1 else torch.from_numpy(outs[0])
+        parts = zip(
+            *(value.detach().contiguous().split(_MOST) for value in given.values()), strict=True
+        )
+        outs = [
+            session.run(None, {name: v.numpy() for name, v in zip(given, part, strict=True)})[0]
+            for part in parts
+        ]
+        return (
+            torch.cat([torch.from_numpy(out) for out in outs])
+            if len(outs) > 1
+            else torch.from_numpy(outs[0])
+        )
 
     return Engine(run, f"ONNX Runtime {onnxruntime.__version__} on cpu" + _threads())
 
 
 def fastest(model: UNet) -> Engine:
-    """The best that works here for a model whose weights will not change. Never raises: PyTorch is always there.
+    """The best that works here for a model whose weights will not change. Never raises: PyTorch is
+    always there.
 
-    On a CPU the weights are laid out anew in place, channels last, which PyTorch computes with in half the time.
-    """
+    On a CPU the weights are laid out anew in place, channels last, which PyTorch computes with in
+    half the time."""
     if model.conv_in.weight.device.type != "cpu":
         return pytorch(model)
     ours = pytorch(model.to(memory_format=torch.channels_last))
@@ -79,7 +96,9 @@ def fastest(model: UNet) -> Engine:
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime"
         why = "is not installed" if missing else f"cannot be imported: {_line(error)}"
-    except Exception as error:  # of whatever kind: a package that nobody needs must not stop a picture
+    except (
+        Exception
+    ) as error:  # of whatever kind: a package that nobody needs must not stop a picture
         why = f"does not work: {_line(error)}"
     else:
         return engine
@@ -88,8 +107,13 @@ def fastest(model: UNet) -> Engine:
 
 def _check(run: Network, reference: Network, model: UNet) -> None:
     """Raises ValueError unless both say the same of two noisy images."""
-    x = torch.randn(2, model.channels, model.size, model.size, generator=torch.Generator().manual_seed(0))
-    t, y = torch.tensor([1.0, model.schedule.T]), torch.tensor([0, model.classes]) if model.classes else None
+    x = torch.randn(
+        2, model.channels, model.size, model.size, generator=torch.Generator().manual_seed(0)
+    )
+    t, y = (
+        torch.tensor([1.0, model.schedule.T]),
+        torch.tensor([0, model.classes]) if model.classes else None,
+    )
     expected = reference(x, t, y)
     off = (run(x, t, y) - expected).abs().max() / expected.abs().max().clamp(min=1)
     if not off <= _AGREE:  # NaN compares false

@@ -7,10 +7,10 @@ from typing import Any
 
 from ddpm import Images, Pipeline, UNet, hub
 from ddpm.files import write_atomic
-from ddpm.images import gif, grid, png
+from ddpm.pixels import gif, grid, png
 
+from ..data import Data
 from . import card
-from .data import Data
 
 
 def draw(model: UNet) -> Images:
@@ -21,42 +21,61 @@ def draw(model: UNet) -> Images:
 NO_HISTORY = {"commands": [], "images": 0, "minutes": 0.0}
 
 
-def write(run: Path, model: UNet, data: Data, settings: dict[str, Any], *, step: int, seconds: float) -> None:
-    """Writes config.json, model.safetensors (float32), README.md, samples.png and samples.gif into run."""
+def write(
+    run: Path, model: UNet, data: Data, settings: dict[str, Any], *, step: int, seconds: float
+) -> None:
+    """Writes config.json, model.safetensors (float32), README.md, samples.png and samples.gif into
+    run."""
     for name, content in contents(model, data, settings, step=step, seconds=seconds).items():
         write_atomic(run / name, content)
 
 
-def contents(model: UNet, data: Data, settings: dict[str, Any], *, step: int, seconds: float) -> dict[str, bytes]:
-    """The files that `write` writes, by name. Raises FloatingPointError if a weight is no finite number."""
+def contents(
+    model: UNet, data: Data, settings: dict[str, Any], *, step: int, seconds: float
+) -> dict[str, bytes]:
+    """The files that `write` writes, by name. Raises FloatingPointError if a weight is no finite
+    number."""
     if not all(p.isfinite().all() for p in model.parameters()):
-        raise FloatingPointError(f"the weights hold values that are no finite numbers (step {step})")
+        raise FloatingPointError(
+            f"the weights hold values that are no finite numbers (step {step})"
+        )
     images = draw(model)
     made = history(settings, step=step, seconds=seconds)
     return {
         "samples.png": png(images.grid()),
         "samples.gif": gif([grid(frame.x) for frame in images.frames]),
         "README.md": card.write(model, data, settings, made, step=step, seconds=seconds).encode(),
-        **hub.files(model, dataset=settings["dataset"], class_names=list(data.classes) or None,
-                    class_counts=data.labels.bincount(minlength=len(data.classes)).tolist() if data.classes else None,
-                    history=made),
+        **hub.files(
+            model,
+            dataset=settings["dataset"],
+            class_names=list(data.classes) or None,
+            class_counts=data.labels.bincount(minlength=len(data.classes)).tolist()
+            if data.classes
+            else None,
+            history=made,
+        ),
     }
 
 
 def history(settings: dict[str, Any], *, step: int, seconds: float) -> dict[str, Any]:
-    """All that made the weights: the commands in order, images seen and minutes, with those of the weights that the
-    run started from (--init), as far as their config.json tells.
-    """
+    """All that made the weights: the commands in order, images seen and minutes, with those of the
+    weights that the run started from (--init), as far as their config.json tells."""
     before = settings["before"]
-    return {"commands": [*before["commands"], *settings["commands"]],
-            "images": before["images"] + step * settings["batch_size"],
-            "minutes": round(before["minutes"] + seconds / 60, 1)}
+    return {
+        "commands": [*before["commands"], *settings["commands"]],
+        "images": before["images"] + step * settings["batch_size"],
+        "minutes": round(before["minutes"] + seconds / 60, 1),
+    }
 
 
 def command(module: str, argv: list[str]) -> str:
     """The command line that started this run of a module, as one line."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
     nodes = int(os.environ.get("WORLD_SIZE", 0)) // processes if processes else 1
-    start = ["torchrun", f"--nproc-per-node={processes}", f"--nnodes={nodes}"] if processes else ["python"]
+    start = (
+        ["torchrun", f"--nproc-per-node={processes}", f"--nnodes={nodes}"]
+        if processes
+        else ["python"]
+    )
     line = shlex.join([*start, "-m", module, *argv])
     return "".join(c if c.isprintable() else "?" for c in line)

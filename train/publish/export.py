@@ -1,9 +1,10 @@
-"""python -m train.export: the same network in the layout of diffusers, for people who use that library.
+"""python -m train.publish.export: the same network in the layout of diffusers, for people who use
+that library.
 
-`DDPMPipeline.from_pretrained(DIR)` draws with it, and draws what ours draws from the same noise. Their pipeline knows
-no labels, so the "no label" embedding, which is added to that of the time, is folded into the bias of the layer before.
-Nothing of diffusers is needed to write this; `tests/test_export.py` opens it there.
-"""
+`DDPMPipeline.from_pretrained(DIR)` draws with it, and draws what ours draws from the same noise.
+Their pipeline knows no labels, so the "no label" embedding, which is added to that of the time, is
+folded into the bias of the layer before. Nothing of diffusers is needed to write this;
+`tests/test_export.py` opens it there."""
 
 import argparse
 import json
@@ -19,24 +20,39 @@ from ddpm.files import write_atomic
 from ddpm.unet import Downsample, ResidualBlock
 
 _VERSION = "0.35.0"  # of diffusers, the oldest that is tested with
-_RESIDUAL = {"norm1": "norm1", "conv1": "conv1", "emb": "time_emb_proj", "norm2": "norm2", "conv2": "conv2",
-             "shortcut": "conv_shortcut"}
+_RESIDUAL = {
+    "norm1": "norm1",
+    "conv1": "conv1",
+    "emb": "time_emb_proj",
+    "norm2": "norm2",
+    "conv2": "conv2",
+    "shortcut": "conv_shortcut",
+}
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
 _PREDICTIONS = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}
 
 
 def layout(model: UNet) -> dict[str, bytes]:
-    """The files that diffusers reads, by their path in the folder: an unconditional DDPMPipeline."""
+    """The files that diffusers reads, by their path in the folder: an unconditional
+    DDPMPipeline."""
     weights = _weights(model)
     if model.label is not None:
         bias = "time_embedding.linear_2.bias"
-        weights[bias] = (weights[bias].double() + model.label.weight[model.classes].detach().cpu().double()).float()
-    index = {"_class_name": "DDPMPipeline", "_diffusers_version": _VERSION,
-             "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
+        weights[bias] = (
+            weights[bias].double() + model.label.weight[model.classes].detach().cpu().double()
+        ).float()
+    index = {
+        "_class_name": "DDPMPipeline",
+        "_diffusers_version": _VERSION,
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
     return {
         "model_index.json": _json(index),
         "scheduler/scheduler_config.json": _json(_scheduler(model)),
-        "unet/config.json": _json({"_class_name": "UNet2DModel", "_diffusers_version": _VERSION, **network(model)}),
+        "unet/config.json": _json(
+            {"_class_name": "UNet2DModel", "_diffusers_version": _VERSION, **network(model)}
+        ),
         "unet/diffusion_pytorch_model.safetensors": save(weights, metadata={"format": "pt"}),
     }
 
@@ -46,29 +62,49 @@ def network(model: UNet) -> dict[str, Any]:
     down = ["AttnDownBlock2D" if attends else "DownBlock2D" for attends in model.attention]
     up = ["AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(model.attention)]
     return {
-        "sample_size": model.size, "in_channels": model.channels, "out_channels": model.channels,
-        "layers_per_block": model.blocks, "block_out_channels": [model.width * m for m in model.mults],
-        "down_block_types": down, "up_block_types": up, "attention_head_dim": model.width, "norm_num_groups": 8,
-        "attn_norm_num_groups": 8, "resnet_time_scale_shift": "scale_shift",
+        "sample_size": model.size,
+        "in_channels": model.channels,
+        "out_channels": model.channels,
+        "layers_per_block": model.blocks,
+        "block_out_channels": [model.width * m for m in model.mults],
+        "down_block_types": down,
+        "up_block_types": up,
+        "attention_head_dim": model.width,
+        "norm_num_groups": 8,
+        "attn_norm_num_groups": 8,
+        "resnet_time_scale_shift": "scale_shift",
     }
 
 
 def names_in_diffusers(model: UNet) -> dict[str, str]:
     """Our name of each module that has weights -> diffusers' name of it."""
-    names = {"time.0": "time_embedding.linear_1", "time.2": "time_embedding.linear_2", "label": "class_embedding",
-             "conv_in": "conv_in", "norm_out": "conv_norm_out", "conv_out": "conv_out"}
+    names = {
+        "time.0": "time_embedding.linear_1",
+        "time.2": "time_embedding.linear_2",
+        "label": "class_embedding",
+        "conv_in": "conv_in",
+        "norm_out": "conv_norm_out",
+        "conv_out": "conv_out",
+    }
 
     def place(ours: str, block: nn.Module, parent: str, k: int) -> None:
         if isinstance(block, ResidualBlock):
             names.update({f"{ours}.{a}": f"{parent}.resnets.{k}.{b}" for a, b in _RESIDUAL.items()})
-            names.update({f"{ours}.attention.{a}": f"{parent}.attentions.{k}.{b}" for a, b in _ATTENTION.items()})
+            names.update(
+                {
+                    f"{ours}.attention.{a}": f"{parent}.attentions.{k}.{b}"
+                    for a, b in _ATTENTION.items()
+                }
+            )
         else:
             sampler = "downsamplers" if isinstance(block, Downsample) else "upsamplers"
             names[f"{ours}.conv"] = f"{parent}.{sampler}.0.conv"
 
     for side, per_level in (("down", model.blocks), ("up", model.blocks + 1)):
         for i, block in enumerate(getattr(model, side)):
-            level, k = divmod(i, per_level + 1)  # the residual blocks of a level, then its Down- or Upsample
+            level, k = divmod(
+                i, per_level + 1
+            )  # the residual blocks of a level, then its Down- or Upsample
             place(f"{side}.{i}", block, f"{side}_blocks.{level}", k)
     for i, block in enumerate(model.middle):
         place(f"middle.{i}", block, "mid_block", i)
@@ -86,19 +122,32 @@ def _weights(model: UNet) -> dict[str, Tensor]:
 
 
 def _scheduler(model: UNet) -> dict[str, Any]:
-    """Our schedule and prediction as DDPMScheduler's, in settings that other schedulers there take over."""
+    """Our schedule and prediction as DDPMScheduler's, in settings that other schedulers there take
+    over."""
     schedule = model.schedule
-    betas = {"cosine": {"beta_schedule": "squaredcos_cap_v2"},
-             "linear": {"beta_schedule": "linear", "beta_start": 0.1 / schedule.T, "beta_end": 20 / schedule.T},
-             }[schedule.name]
+    betas = {
+        "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+        "linear": {
+            "beta_schedule": "linear",
+            "beta_start": 0.1 / schedule.T,
+            "beta_end": 20 / schedule.T,
+        },
+    }[schedule.name]
     if betas.get("beta_end", 0) > 0.999:  # ours are capped there, theirs are not
         betas = {"trained_betas": SCHEDULES[schedule.name](schedule.T).tolist()}
     return {
-        "_class_name": "DDPMScheduler", "_diffusers_version": _VERSION, "num_train_timesteps": schedule.T, **betas,
-        "prediction_type": _PREDICTIONS[model.prediction], "variance_type": "fixed_small",
+        "_class_name": "DDPMScheduler",
+        "_diffusers_version": _VERSION,
+        "num_train_timesteps": schedule.T,
+        **betas,
+        "prediction_type": _PREDICTIONS[model.prediction],
+        "variance_type": "fixed_small",
         "timestep_spacing": "trailing",  # what is called `uniform` here
-        # Thresholding at 1 is clipping to [-1, 1], and unlike clip_sample it is known to DPMSolverMultistepScheduler.
-        "clip_sample": True, "thresholding": True, "sample_max_value": 1.0,
+        # Thresholding at 1 is clipping to [-1, 1], and unlike clip_sample it is known to
+        # DPMSolverMultistepScheduler.
+        "clip_sample": True,
+        "thresholding": True,
+        "sample_max_value": 1.0,
     }
 
 
@@ -108,9 +157,14 @@ def _json(value: dict[str, Any]) -> bytes:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 bad input or nowhere to write."""
-    p = argparse.ArgumentParser("python -m train.export", description="Write a model in the layout of diffusers: "
-                                "DDPMPipeline.from_pretrained(DIR) then draws with it, without labels.")
-    p.add_argument("model", metavar="RUN", help="folder of a run, built-in weights by name, or a Hub repo")
+    p = argparse.ArgumentParser(
+        "python -m train.publish.export",
+        description="Write a model in the layout of diffusers: "
+        "DDPMPipeline.from_pretrained(DIR) then draws with it, without labels.",
+    )
+    p.add_argument(
+        "model", metavar="RUN", help="folder of a run, built-in weights by name, or a Hub repo"
+    )
     p.add_argument("dir", metavar="DIR", type=Path, help="folder to write to, new or empty")
     args = p.parse_args(argv)
     try:

@@ -1,8 +1,9 @@
-"""What the page can do, without the page: what is asked for is checked, and walks come back as films to play.
+"""What the page can do, without the page: what is asked for is checked, and walks come back as
+films to play.
 
-Each task is a generator that yields the same film again and again, a little longer each time; whoever stops listening
-stops the work at the next step. A film is plain data (see ddpm/player), so a task may run in another process.
-"""
+Each task is a generator that yields the same film again and again, a little longer each time;
+whoever stops listening stops the work at the next step. A film is plain data (see ddpm/player), so
+a task may run in another process."""
 
 import base64
 import io
@@ -17,28 +18,31 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from .images import from_picture, pick_frames
-from .pipeline import MAX_GUIDANCE, MAX_SEED, Frame, Pipeline
-from .player import Walk, film
-from .samplers import BEST_SAMPLER, SAMPLERS, evaluations
-from .schedule import GRIDS
+from ..images import Frame
+from ..pipeline import MAX_GUIDANCE, MAX_SEED, Pipeline
+from ..pixels import from_picture, pick_frames
+from ..player import Walk, film
+from ..samplers import BEST_SAMPLER, SAMPLERS, evaluations
+from ..schedule import GRIDS
 
 ANY, NONE, BEST = "any", "none", "best"
 COUNTS = (1, 4, 9, 16, 25, 36, 64)
 MAX_STEPS = 1000
-MAX_WORK = 20_000    # network evaluations of one image: about twenty seconds on two cores
+MAX_WORK = 20_000  # network evaluations of one image: about twenty seconds on two cores
 LADDER = (1, 2, 5, 10, 20, 50, 100)  # the step counts of `ladder`
 MAX_RIVALS, FEW = 4, (1, 4)  # walks side by side, and how many images each may have
 REFERENCE = {"sampler": "dpm++2m", "steps": 1000}
 MAX_PNG, MAX_SIDE = 100_000, 512  # of a picture from outside: characters, pixels
 FORWARD_MOMENTS = 40
-SHOW_EVERY = 0.05    # seconds: a film is shown (and can be stopped) about this often
-DIGITS = Path(__file__).parent / "player" / "digits.png"  # ten of MNIST's test images, 0 to 9, in a row
+SHOW_EVERY = 0.05  # seconds: a film is shown (and can be stopped) about this often
+DIGITS = (
+    Path(__file__).parents[1] / "player" / "digits.png"
+)  # ten of MNIST's test images, 0 to 9, in a row
 
 Film = dict[str, Any]
 
 
-# --- What may be asked for -------------------------------------------------------------------------------------------
+# --- What may be asked for ------------------------------------------------------------------------
 
 
 def random_seed() -> int:
@@ -46,10 +50,20 @@ def random_seed() -> int:
     return secrets.randbelow(MAX_SEED + 2 - COUNTS[-1])
 
 
-def checked(names: Sequence[str], *, label: str = ANY, count: int = 16, seed: int | None = None, steps: int = 20,
-            sampler: str = BEST_SAMPLER, time_grid: str = BEST, eta: float = 0.0, guidance: float = 0.0
-            ) -> dict[str, Any]:
-    """Settings for `Pipeline.stream` from what a visitor asked for. names: of the classes that the model knows.
+def checked(
+    names: Sequence[str],
+    *,
+    label: str = ANY,
+    count: int = 16,
+    seed: int | None = None,
+    steps: int = 20,
+    sampler: str = BEST_SAMPLER,
+    time_grid: str = BEST,
+    eta: float = 0.0,
+    guidance: float = 0.0,
+) -> dict[str, Any]:
+    """Settings for `Pipeline.stream` from what a visitor asked for. names: of the classes that the
+    model knows.
 
     Raises ValueError, in one line that names what is valid.
     """
@@ -67,32 +81,63 @@ def checked(names: Sequence[str], *, label: str = ANY, count: int = 16, seed: in
     if eta and sampler != "ddim":
         raise ValueError(f"sampler {sampler} has no eta; only ddim has")
     _affordable(count * evaluations(sampler, steps) * (2 if guidance else 1))
-    return {"seeds": range(seed, seed + count), "labels": _label(names, label), "sampler": sampler, "steps": steps,
-            "grid": None if time_grid == BEST else time_grid, "eta": eta if sampler == "ddim" else None,
-            "guidance": guidance}
+    return {
+        "seeds": range(seed, seed + count),
+        "labels": _label(names, label),
+        "sampler": sampler,
+        "steps": steps,
+        "grid": None if time_grid == BEST else time_grid,
+        "eta": eta if sampler == "ddim" else None,
+        "guidance": guidance,
+    }
 
 
-def checked_rivals(names: Sequence[str], rivals: Sequence[tuple[str | None, int]], *, label: str, count: int, seed: int,
-                   guidance: float) -> list[dict[str, Any]]:
-    """Settings for two to four walks from the same noise. rivals: (sampler, steps) of each; "none": left out."""
+def checked_rivals(
+    names: Sequence[str],
+    rivals: Sequence[tuple[str | None, int]],
+    *,
+    label: str,
+    count: int,
+    seed: int,
+    guidance: float,
+) -> list[dict[str, Any]]:
+    """Settings for two to four walks from the same noise. rivals: (sampler, steps) of each; "none":
+    left out."""
     _one_of("count", count, FEW)
     seed = random_seed() if seed is None else seed  # one for all
-    found = [checked(names, label=label, count=count, seed=seed, guidance=guidance, sampler=sampler, steps=steps)
-             for sampler, steps in rivals if sampler not in (None, NONE)]
+    found = [
+        checked(
+            names,
+            label=label,
+            count=count,
+            seed=seed,
+            guidance=guidance,
+            sampler=sampler,
+            steps=steps,
+        )
+        for sampler, steps in rivals
+        if sampler not in (None, NONE)
+    ]
     if not 2 <= len(found) <= MAX_RIVALS:
         raise ValueError(f"compare 2 to {MAX_RIVALS} samplers, got {len(found)}")
-    _affordable(sum(count * evaluations(each["sampler"], each["steps"]) for each in found) * (2 if guidance else 1))
+    _affordable(
+        sum(count * evaluations(each["sampler"], each["steps"]) for each in found)
+        * (2 if guidance else 1)
+    )
     return found
 
 
-def checked_ladder(names: Sequence[str], *, label: str, count: int, seed: int, sampler: str) -> dict[str, Any]:
+def checked_ladder(
+    names: Sequence[str], *, label: str, count: int, seed: int, sampler: str
+) -> dict[str, Any]:
     """Settings for the walks of `ladder`."""
     _one_of("count", count, FEW)
     return checked(names, label=label, count=count, seed=seed, sampler=sampler, steps=LADDER[-1])
 
 
 def checked_picture(picture: str) -> bytes:
-    """A PNG: one of the digits that come with the app ("0" to "9"), or base64 (a data URI too) of any small PNG.
+    """A PNG: one of the digits that come with the app ("0" to "9"), or base64 (a data URI too) of
+    any small PNG.
 
     Raises ValueError; nothing is decoded that is larger than it may be.
     """
@@ -101,7 +146,9 @@ def checked_picture(picture: str) -> bytes:
     if picture in "0123456789" and len(picture) == 1:
         with Image.open(DIGITS) as digits:
             side, file = digits.height, io.BytesIO()
-            digits.crop((int(picture) * side, 0, int(picture) * side + side, side)).save(file, "PNG")
+            digits.crop((int(picture) * side, 0, int(picture) * side + side, side)).save(
+                file, "PNG"
+            )
         return file.getvalue()
     if len(picture) > MAX_PNG:
         raise ValueError(f"the picture is too large: at most {MAX_PNG:,} characters of base64")
@@ -127,13 +174,17 @@ def checked_time(pipeline: Pipeline, t: float) -> float:
 
 
 def _label(names: Sequence[str], label: str) -> int | None:
-    return {ANY: None, NONE: len(names) or None}.get(label, names.index(label) if label in names else None)
+    return {ANY: None, NONE: len(names) or None}.get(
+        label, names.index(label) if label in names else None
+    )
 
 
 def _affordable(work: int) -> None:
     if work > MAX_WORK:
-        raise ValueError(f"images × network evaluations must be at most {MAX_WORK:,} (about twenty seconds of this "
-                         f"machine), not {work:,}: ask for fewer images or steps")
+        raise ValueError(
+            f"images × network evaluations must be at most {MAX_WORK:,} (about twenty seconds of this "
+            f"machine), not {work:,}: ask for fewer images or steps"
+        )
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:
@@ -151,7 +202,7 @@ def _one_of(name: str, value: object, valid: Sequence[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(str, valid))}")
 
 
-# --- What is shown ---------------------------------------------------------------------------------------------------
+# --- What is shown --------------------------------------------------------------------------------
 
 
 def generate(pipeline: Pipeline, settings: dict[str, Any]) -> Iterator[Film]:
@@ -160,29 +211,40 @@ def generate(pipeline: Pipeline, settings: dict[str, Any]) -> Iterator[Film]:
 
 
 def compare(pipeline: Pipeline, rivals: list[dict[str, Any]]) -> Iterator[Film]:
-    """The same noise through several samplers, in step; then how far each ends from a walk of a thousand steps."""
-    running = [_Running(pipeline, settings, title=f"{settings['sampler']} · {_steps(settings['steps'])}")
-               for settings in rivals]
+    """The same noise through several samplers, in step; then how far each ends from a walk of a
+    thousand steps."""
+    running = [
+        _Running(pipeline, settings, title=f"{settings['sampler']} · {_steps(settings['steps'])}")
+        for settings in rivals
+    ]
     yield from _shown(running, then=_distances(pipeline, running))
 
 
 def ladder(pipeline: Pipeline, settings: dict[str, Any]) -> Iterator[Film]:
     """The same noise in 1, 2, 5, … steps: what a step buys."""
-    running = [_Running(pipeline, settings | {"steps": steps}, title=_steps(steps)) for steps in LADDER
-               if steps <= pipeline.model.schedule.T]
+    running = [
+        _Running(pipeline, settings | {"steps": steps}, title=_steps(steps))
+        for steps in LADDER
+        if steps <= pipeline.model.schedule.T
+    ]
     yield from _shown(running, then=_distances(pipeline, running))
 
 
 def forward(pipeline: Pipeline, picture: bytes, seed: int) -> Iterator[Film]:
-    """A picture drowned in noise, from all noise to none, and what the network sees in it at each moment."""
-    times = [pipeline.model.schedule.T * (1 - k / FORWARD_MOMENTS) for k in range(FORWARD_MOMENTS + 1)]
+    """A picture drowned in noise, from all noise to none, and what the network sees in it at each
+    moment."""
+    times = [
+        pipeline.model.schedule.T * (1 - k / FORWARD_MOMENTS) for k in range(FORWARD_MOMENTS + 1)
+    ]
     walk = Walk([seed], [None], len(times))
     for frame in pipeline.forward(_as_images(pipeline, picture), seeds=[seed], times=times):
         walk.add(frame)
     yield film([walk], _new_id(), rest=FORWARD_MOMENTS * 2 // 5)
 
 
-def denoise(pipeline: Pipeline, picture: bytes, t: float, settings: dict[str, Any]) -> Iterator[Film]:
+def denoise(
+    pipeline: Pipeline, picture: bytes, t: float, settings: dict[str, Any]
+) -> Iterator[Film]:
     """The way back from a picture drowned up to t: what is left of the walk there."""
     start = _as_images(pipeline, picture), t
     yield from _shown([_Running(pipeline, settings | {"start": start}, title=f"from t = {t:.0f}")])
@@ -193,12 +255,18 @@ class _Running:
 
     def __init__(self, pipeline: Pipeline, settings: dict[str, Any], title: str = "") -> None:
         start = settings.get("start")
-        times = pipeline.times(settings["sampler"], settings["steps"], settings["grid"], start and start[1])
+        times = pipeline.times(
+            settings["sampler"], settings["steps"], settings["grid"], start and start[1]
+        )
         self.settings, self.total, self.taken, self.seconds = settings, len(times), 0, 0.0
         self.picked = pick_frames(self.total)
         self.stream = pipeline.stream(**settings)
-        self.walk = Walk(list(settings["seeds"]), pipeline.asked(settings["seeds"], settings["labels"]),
-                         len(self.picked), title=title)
+        self.walk = Walk(
+            list(settings["seeds"]),
+            pipeline.asked(settings["seeds"], settings["labels"]),
+            len(self.picked),
+            title=title,
+        )
         self.last: Frame | None = None
 
     @property
@@ -233,7 +301,9 @@ def _shown(running: list[_Running], then: Iterator[None] = iter(())) -> Iterator
     yield film(walks, id)
 
 
-_references: OrderedDict[tuple[Any, ...], Tensor] = OrderedDict()  # the last few: who compares, compares often
+_references: OrderedDict[tuple[Any, ...], Tensor] = (
+    OrderedDict()
+)  # the last few: who compares, compares often
 
 
 def _distances(pipeline: Pipeline, running: list[_Running]) -> Iterator[None]:
@@ -253,12 +323,19 @@ def _distances(pipeline: Pipeline, running: list[_Running]) -> Iterator[None]:
             _references.popitem(last=False)
     for each in running:
         distance = (each.last.x - _references[key]).square().mean().sqrt().item() / 2
-        each.walk.data |= {"distance": distance, "note": f"{each.seconds:.2f} s\ndistance {distance:.3f}"}
+        each.walk.data |= {
+            "distance": distance,
+            "note": f"{each.seconds:.2f} s\ndistance {distance:.3f}",
+        }
     yield
 
 
 TASKS: dict[str, Callable[..., Iterator[Film]]] = {
-    "generate": generate, "compare": compare, "ladder": ladder, "forward": forward, "denoise": denoise,
+    "generate": generate,
+    "compare": compare,
+    "ladder": ladder,
+    "forward": forward,
+    "denoise": denoise,
 }
 
 
@@ -266,14 +343,16 @@ def about(pipeline: Pipeline) -> str:
     """What the model is, in a sentence."""
     model = pipeline.model
     color = "gray" if model.channels == 1 else "colored"
-    return (f"A U-Net of {sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters that draws "
-            f"{color} images of {model.size}×{model.size} pixels; {model.prediction}-prediction, {model.schedule.name} "
-            f"schedule, {model.schedule.T} times.")
+    return (
+        f"A U-Net of {sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters that draws "
+        f"{color} images of {model.size}×{model.size} pixels; {model.prediction}-prediction, {model.schedule.name} "
+        f"schedule, {model.schedule.T} times."
+    )
 
 
 def quality(pipeline: Pipeline, folder: Path) -> str:
-    """What `python -m train.evaluate --out` found, in a sentence, if its report lies there and is about these weights;
-    else ""."""
+    """What `python -m train.evaluate --out` found, in a sentence, if its report lies there and is
+    about these weights; else ""."""
     try:
         report = json.loads((folder / "evaluation.json").read_bytes())
         if report["weights_sha256"] != pipeline.config["sha256"]:
@@ -283,8 +362,10 @@ def quality(pipeline: Pipeline, folder: Path) -> str:
         shows = report["figures"].get("accuracy", {}).get("mean")
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return ""
-    said = (f"Measured on {samples:,} images: Fréchet distance to the training images {mean:.2f}, where as many real "
-            f"test images have {floor:.2f} (lower is better)")
+    said = (
+        f"Measured on {samples:,} images: Fréchet distance to the training images {mean:.2f}, where as many real "
+        f"test images have {floor:.2f} (lower is better)"
+    )
     return said + (f"; {float(shows):.1%} show the digit asked for." if shows is not None else ".")
 
 

@@ -1,4 +1,5 @@
-"""python -m train.evaluate: how good a model's images are, in figures that stand beside those of real images."""
+"""python -m train.evaluate: how good a model's images are, in figures that stand beside those of
+real images."""
 
 import argparse
 import inspect
@@ -19,15 +20,21 @@ from ddpm.files import write_atomic
 from ddpm.pipeline import MAX_SEED
 from ddpm.samplers import BEST_GRIDS
 
-from . import artefact, sweep
+from ..data import DATASETS
+from ..publish import artefact
+from ..run import join_processes
+from . import sweep
 from .classifier import BUILT_IN
-from .data import DATASETS
 from .drawing import draw, is_first, is_pictures, labels_of, read_pictures
-from .run import join_processes
 from .yardstick import Yardstick, described, rows
 
 SAMPLES, SEEDS = 10_000, 3
-HOW = ("sampler", "steps", "grid", "guidance")  # the options that say how a model draws, labels apart
+HOW = (
+    "sampler",
+    "steps",
+    "grid",
+    "guidance",
+)  # the options that say how a model draws, labels apart
 _STREAM = {name: p.default for name, p in inspect.signature(Pipeline.stream).parameters.items()}
 
 
@@ -37,20 +44,45 @@ def parser() -> argparse.ArgumentParser:
         "python -m train.evaluate",
         description="Evaluate a model by the images it draws, or a folder of PNGs that anything drew: Fréchet "
         "distance, precision and recall, density and coverage, and more, each beside that of real images.",
-        epilog="Several GPUs or machines: torchrun --nproc-per-node 8 -m train.evaluate …: the same figures, sooner")
+        epilog="Several GPUs or machines: torchrun --nproc-per-node 8 -m train.evaluate …: the same figures, sooner",
+    )
     add = p.add_argument
-    add("model", help="built-in weights by name, a folder, a Hub repo NAMESPACE/NAME; or a folder of PNGs",
-        metavar="MODEL")
-    add("--data", help="where the data set lies (default: data)", type=Path, default=Path("data"), metavar="DIR")
+    add(
+        "model",
+        help="built-in weights by name, a folder, a Hub repo NAMESPACE/NAME; or a folder of PNGs",
+        metavar="MODEL",
+    )
+    add(
+        "--data",
+        help="where the data set lies (default: data)",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+    )
     which = p.add_mutually_exclusive_group().add_argument
-    which("--dataset", help="what to compare with (default: what the model was trained on; mnist for PNGs)",
-          choices=DATASETS)
-    which("--judge", help="folder that python -m train.judge wrote (default: train/judges/DATASET)", type=Path,
-          metavar="DIR")
+    which(
+        "--dataset",
+        help="what to compare with (default: what the model was trained on; mnist for PNGs)",
+        choices=DATASETS,
+    )
+    which(
+        "--judge",
+        help="folder that python -m train.evaluate.judge wrote (default: train/evaluate/judges/DATASET)",
+        type=Path,
+        metavar="DIR",
+    )
     add("--samples", help=f"images for a figure (default: {SAMPLES}; of PNGs, all)", type=int)
-    add("--seeds", help=f"repetitions, each with seeds (or PNGs) of its own (default: {SEEDS}; of PNGs, 1)", type=int)
-    add("--out", help="file for the figures and all that is needed to get them again (.json; .jsonl for --sweep)",
-        type=Path, metavar="FILE")
+    add(
+        "--seeds",
+        help=f"repetitions, each with seeds (or PNGs) of its own (default: {SEEDS}; of PNGs, 1)",
+        type=int,
+    )
+    add(
+        "--out",
+        help="file for the figures and all that is needed to get them again (.json; .jsonl for --sweep)",
+        type=Path,
+        metavar="FILE",
+    )
     add("--device", help="where to draw", choices=("auto", "cpu", "cuda"), default="auto")
 
     how = p.add_argument_group("how the model draws").add_argument
@@ -58,13 +90,25 @@ def parser() -> argparse.ArgumentParser:
     how("--steps", help=f"from noise to picture (default: {_STREAM['steps']})", type=int)
     how("--grid", help="where along the way the steps fall (default: the sampler's own)")
     how("--guidance", help="how strongly to insist on the label", type=float)
-    how("--unlabelled", help="do not tell the network what to draw (else each class as often as in training)",
-        action="store_const", const=True)
+    how(
+        "--unlabelled",
+        help="do not tell the network what to draw (else each class as often as in training)",
+        action="store_const",
+        const=True,
+    )
 
-    many = p.add_argument_group("comparing samplers: the Fréchet distance alone, for each combination of").add_argument
-    many("--sweep", help="compare; --out keeps what is done, and what is there is not done again", action="store_true")
+    many = p.add_argument_group(
+        "comparing samplers: the Fréchet distance alone, for each combination of"
+    ).add_argument
+    many(
+        "--sweep",
+        help="compare; --out keeps what is done, and what is there is not done again",
+        action="store_true",
+    )
     many("--samplers", help="(default: all)", nargs="+")
-    many("--evaluations", help="network evaluations an image (default: 5 10 20)", type=int, nargs="+")
+    many(
+        "--evaluations", help="network evaluations an image (default: 5 10 20)", type=int, nargs="+"
+    )
     many("--grids", help="(default: each sampler's own)", nargs="+")
     many("--plot", help="picture to write", type=Path, metavar="FILE.png")
     return p
@@ -96,17 +140,26 @@ def run(args: argparse.Namespace, command: str) -> None:
     pipeline = None if pictures else Pipeline.from_pretrained(args.model, device=device)
     dataset = args.dataset or ("mnist" if pipeline is None else pipeline.config.get("dataset"))
     if args.judge is None and dataset not in list(DATASETS):
-        raise ValueError(f"{args.model} does not say what it was trained on: name a --dataset or a --judge")
+        raise ValueError(
+            f"{args.model} does not say what it was trained on: name a --dataset or a --judge"
+        )
     yardstick = Yardstick.open(args.judge or BUILT_IN / dataset, args.data, device)
     if pipeline:
         _check_fit(pipeline, yardstick)
         if (args.unlabelled or args.guidance) and not pipeline.model.classes:
-            raise ValueError(f"{args.model} knows no classes: leave out --unlabelled and --guidance")
+            raise ValueError(
+                f"{args.model} knows no classes: leave out --unlabelled and --guidance"
+            )
         if args.unlabelled and args.guidance:
             raise ValueError("--guidance insists on a label: leave out --unlabelled")
     if args.sweep:
-        plan = sweep.Plan(args.samples or SAMPLES, not args.unlabelled, args.samplers, args.evaluations or [5, 10, 20],
-                          args.grids)
+        plan = sweep.Plan(
+            args.samples or SAMPLES,
+            not args.unlabelled,
+            args.samplers,
+            args.evaluations or [5, 10, 20],
+            args.grids,
+        )
         sweep.run(pipeline, yardstick, plan, args.out, args.plot)
         return
 
@@ -115,17 +168,22 @@ def run(args: argparse.Namespace, command: str) -> None:
     facts["seconds"] = round(time.perf_counter() - started, 1)
     if not is_first():  # one process measures; the others only draw
         return
-    report = {"command": command, "model": args.model, **facts, **_origin(yardstick, facts["samples"]),
-              **measure(yardstick, sets)}
+    report = {
+        "command": command,
+        "model": args.model,
+        **facts,
+        **_origin(yardstick, facts["samples"]),
+        **measure(yardstick, sets),
+    }
     print(table(report))
     if args.out:
         write_atomic(args.out, (json.dumps(report, indent=2) + "\n").encode())
 
 
 def measure(yardstick: Yardstick, sets: list[tuple[Tensor, Tensor | None]]) -> dict[str, Any]:
-    """All figures of sets of images (uint8 N×C×H×W, and labels or None): of each, their mean and standard deviation
-    (None for a single set), and what as many real images score: test images (floor) and training images (subset).
-    """
+    """All figures of sets of images (uint8 N×C×H×W, and labels or None): of each, their mean and
+    standard deviation (None for a single set), and what as many real images score: test images
+    (floor) and training images (subset)."""
     each, real = [], {}
     with tqdm(total=len(sets) + 2, desc="measuring", unit="set", leave=False) as bar:
         for pixels, labels in sets:
@@ -137,15 +195,22 @@ def measure(yardstick: Yardstick, sets: list[tuple[Tensor, Tensor | None]]) -> d
     figures = {}
     for name in each[0]:
         values = [one[name] for one in each]
-        figures[name] = {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None, "values": values,
-                         "floor": real["floor"][name], "subset": real["subset"][name]}
+        figures[name] = {
+            "mean": mean(values),
+            "std": stdev(values) if len(values) > 1 else None,
+            "values": values,
+            "floor": real["floor"][name],
+            "subset": real["subset"][name],
+        }
     return {"figures": figures}
 
 
 def table(report: dict[str, Any]) -> str:
     """The figures as people read them."""
     head = ("", "good", "this", "±", "test images", "training images")
-    return "\n".join([f"{report['model']}: {described(report)}", *sweep.aligned([head, *rows(report)])])
+    return "\n".join(
+        [f"{report['model']}: {described(report)}", *sweep.aligned([head, *rows(report)])]
+    )
 
 
 def _check(args: argparse.Namespace, pictures: bool) -> None:
@@ -156,9 +221,13 @@ def _check(args: argparse.Namespace, pictures: bool) -> None:
     if (args.samples or SAMPLES) * (args.seeds or SEEDS) > MAX_SEED:
         raise ValueError(f"there are only {MAX_SEED + 1:,} seeds: lower --samples or --seeds")
     if args.sweep:
-        refused = dict.fromkeys((*HOW, "seeds"), "--sweep tries several ways to draw, from the same seeds")
+        refused = dict.fromkeys(
+            (*HOW, "seeds"), "--sweep tries several ways to draw, from the same seeds"
+        )
     else:
-        refused = dict.fromkeys(("samplers", "evaluations", "grids", "plot"), "it belongs to --sweep")
+        refused = dict.fromkeys(
+            ("samplers", "evaluations", "grids", "plot"), "it belongs to --sweep"
+        )
     if pictures:
         refused |= dict.fromkeys((*HOW, "unlabelled", "sweep"), f"{args.model} is a folder of PNGs")
     for name, why in refused.items():
@@ -168,7 +237,9 @@ def _check(args: argparse.Namespace, pictures: bool) -> None:
         raise ValueError("--sweep needs --out FILE.jsonl, where it keeps what is done")
     for path in (args.out, args.plot):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise ValueError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is not there'}")
+            raise ValueError(
+                f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is not there'}"
+            )
 
 
 def _check_fit(pipeline: Pipeline, yardstick: Yardstick) -> None:
@@ -176,38 +247,63 @@ def _check_fit(pipeline: Pipeline, yardstick: Yardstick) -> None:
     model, judge = pipeline.model, yardstick.judge
     for name in ("channels", "size"):
         if getattr(model, name) != getattr(judge, name):
-            raise ValueError(f"the model draws images of {name} {getattr(model, name)}, but the judge reads "
-                             f"{name} {getattr(judge, name)}: name another with --judge or --dataset")
+            raise ValueError(
+                f"the model draws images of {name} {getattr(model, name)}, but the judge reads "
+                f"{name} {getattr(judge, name)}: name another with --judge or --dataset"
+            )
 
 
-def _draw(args: argparse.Namespace, pipeline: Pipeline) -> tuple[list[tuple[Tensor, Tensor | None]], dict[str, Any]]:
-    """Seeds 0, 1, 2, …, as many for each repetition as there are samples; and what belongs into the report."""
-    settings = {name: _STREAM[name] if getattr(args, name) is None else getattr(args, name) for name in HOW}
-    settings["grid"] = settings["grid"] or BEST_GRIDS.get(settings["sampler"])  # by name: the table may change
+def _draw(
+    args: argparse.Namespace, pipeline: Pipeline
+) -> tuple[list[tuple[Tensor, Tensor | None]], dict[str, Any]]:
+    """Seeds 0, 1, 2, …, as many for each repetition as there are samples; and what belongs into the
+    report."""
+    settings = {
+        name: _STREAM[name] if getattr(args, name) is None else getattr(args, name) for name in HOW
+    }
+    settings["grid"] = settings["grid"] or BEST_GRIDS.get(
+        settings["sampler"]
+    )  # by name: the table may change
     labelled = bool(pipeline.model.classes) and not args.unlabelled
     count, repetitions = args.samples or SAMPLES, args.seeds or SEEDS
     sets = []
-    with tqdm(total=count * repetitions, desc="drawing", unit="image", leave=False, disable=not is_first()) as bar:
+    with tqdm(
+        total=count * repetitions, desc="drawing", unit="image", leave=False, disable=not is_first()
+    ) as bar:
         for start in range(0, count * repetitions, count):
             seeds = range(start, start + count)
             labels = labels_of(pipeline, seeds, labelled=labelled)
             pixels = draw(pipeline, seeds, labels=labels, progress=bar.update, **settings)
             sets.append((pixels, torch.tensor(labels) if labelled else None))
-    return sets, {"weights_sha256": pipeline.config.get("sha256"), "samples": count, "repetitions": repetitions,
-                  "first_seeds": list(range(0, count * repetitions, count)),
-                  "settings": settings | {"labels": labelled}}
+    return sets, {
+        "weights_sha256": pipeline.config.get("sha256"),
+        "samples": count,
+        "repetitions": repetitions,
+        "first_seeds": list(range(0, count * repetitions, count)),
+        "settings": settings | {"labels": labelled},
+    }
 
 
-def _read(args: argparse.Namespace, yardstick: Yardstick) -> tuple[list[tuple[Tensor, None]], dict[str, Any]]:
-    """The PNGs of a folder by name, as many for each repetition as there are samples; and what goes into the report."""
+def _read(
+    args: argparse.Namespace, yardstick: Yardstick
+) -> tuple[list[tuple[Tensor, None]], dict[str, Any]]:
+    """The PNGs of a folder by name, as many for each repetition as there are samples; and what goes
+    into the report."""
     repetitions = args.seeds or 1
     wanted = args.samples and args.samples * repetitions
     with tqdm(total=wanted, desc="reading", unit="image", leave=False) as bar:
-        pixels = read_pictures(Path(args.model), wanted, yardstick.judge.channels, yardstick.judge.size, bar.update)
+        pixels = read_pictures(
+            Path(args.model), wanted, yardstick.judge.channels, yardstick.judge.size, bar.update
+        )
     count = len(pixels) // repetitions
     if count < 6:
-        raise ValueError(f"{args.model} has {len(pixels)} PNGs: too few for {repetitions} repetition(s) of at least 6")
-    return [(part, None) for part in pixels.split(count)][:repetitions], {"samples": count, "repetitions": repetitions}
+        raise ValueError(
+            f"{args.model} has {len(pixels)} PNGs: too few for {repetitions} repetition(s) of at least 6"
+        )
+    return [(part, None) for part in pixels.split(count)][:repetitions], {
+        "samples": count,
+        "repetitions": repetitions,
+    }
 
 
 def _origin(yardstick: Yardstick, count: int) -> dict[str, Any]:
@@ -215,8 +311,17 @@ def _origin(yardstick: Yardstick, count: int) -> dict[str, Any]:
     config, kept = yardstick.config, yardstick.reference
     told = ("dataset", "sha256", "reference_sha256", "accuracy", "command")
     half, test = min(count, len(kept.subset_nearest)), min(count, len(kept.test_nearest))
-    return {"judge": {name: config.get(name) for name in told}, "near": kept.near, "torch": torch.__version__,
-            "real_images": {"frechet": kept.train.count, "neighbours": half, "floor": test, "subset": half}}
+    return {
+        "judge": {name: config.get(name) for name in told},
+        "near": kept.near,
+        "torch": torch.__version__,
+        "real_images": {
+            "frechet": kept.train.count,
+            "neighbours": half,
+            "floor": test,
+            "subset": half,
+        },
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Which weights an app draws with: those it was told to use or, while they are not to be had, the built-in ones.
+"""Which weights an app draws with: those it was told to use or, while they are not to be had, the
+built-in ones.
 
 Nothing here waits for a slow network longer than it is told to, and nothing falls back in silence.
 """
@@ -9,8 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from .hub import BUILT_IN
-from .pipeline import Pipeline
+from ..hub import BUILT_IN
+from ..pipeline import Pipeline
 
 DEFAULT = "mnist"
 
@@ -24,7 +25,8 @@ class Weights(NamedTuple):
 
 @cache
 def pipeline(weights: Weights) -> Pipeline:
-    """The network, loaded once a process. A process that has not loaded them yet finds them in the cache."""
+    """The network, loaded once a process. A process that has not loaded them yet finds them in the
+    cache."""
     return Pipeline.from_pretrained(weights.source, revision=weights.commit)
 
 
@@ -36,12 +38,16 @@ def on_fastest_device(weights: Weights) -> Pipeline:
 
 
 class Serving:
-    """Loads the weights that an app was told to use in a thread of its own. `weights` are those to draw with now."""
+    """Loads the weights that an app was told to use in a thread of its own. `weights` are those to
+    draw with now."""
 
     def __init__(self, source: str, revision: str | None = None) -> None:
         self.source, self.revision = source, revision
         self.weights = Weights(DEFAULT)
-        self.arrived = (source, revision) == (DEFAULT, None)  # whether `weights` are those that were asked for
+        self.arrived = (source, revision) == (
+            DEFAULT,
+            None,
+        )  # whether `weights` are those that were asked for
         self.problem: str | None = None  # why they cannot be had, in one line
         self._thread: threading.Thread | None = None
 
@@ -51,7 +57,8 @@ class Serving:
         return "/" not in self.weights.source and (BUILT_IN / self.weights.source).is_dir()
 
     def load(self, patience: float) -> None:
-        """Tries to get the weights, unless they are there; comes back after so many seconds at the latest."""
+        """Tries to get the weights, unless they are there; comes back after so many seconds at the
+        latest."""
         if not self.arrived and not (self._thread and self._thread.is_alive()):
             self.problem = None
             self._thread = threading.Thread(target=self._load, daemon=True)
@@ -63,7 +70,10 @@ class Serving:
         try:
             found = Pipeline.from_pretrained(self.source, revision=self.revision)
             weights = Weights(self.source, found.commit)
-            _ = pipeline(weights).engine  # here, once; visitors who come at the same time would each start one
+            _ = pipeline(
+                weights
+            ).engine  # here, once; visitors who come at the same time would each start one
             self.weights, self.arrived = weights, True
-        except Exception as error:  # in a thread nobody else would hear of it: whatever it is, the page must say so
+        # in a thread nobody else would hear of it: whatever it is, the page must say so
+        except Exception as error:
             self.problem = " ".join(str(error).split()) or type(error).__name__

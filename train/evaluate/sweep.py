@@ -1,7 +1,8 @@
-"""Samplers compared: the Fréchet distance by sampler, grid and number of network evaluations, from the same seeds.
+"""Samplers compared: the Fréchet distance by sampler, grid and number of network evaluations, from
+the same seeds.
 
-A line of JSON is kept for each cell as soon as it is done, so that a sweep can be stopped and taken up again.
-"""
+A line of JSON is kept for each cell as soon as it is done, so that a sweep can be stopped and taken
+up again."""
 
 import json
 import math
@@ -22,13 +23,21 @@ from . import plot
 from .drawing import draw, is_first, labels_of
 from .yardstick import Yardstick
 
-_SAME = ("weights_sha256", "judge_sha256", "samples", "labels", "sampler", "grid", "steps")  # tell cells apart
+_SAME = (
+    "weights_sha256",
+    "judge_sha256",
+    "samples",
+    "labels",
+    "sampler",
+    "grid",
+    "steps",
+)  # tell cells apart
 
 
 class Plan(NamedTuple):
-    """What to compare: each of samplers (None: all) with each grid (None: the sampler's own) at each of `wanted`
-    numbers of network evaluations, by `samples` images. labels: ask for the class that each seed draws.
-    """
+    """What to compare: each of samplers (None: all) with each grid (None: the sampler's own) at
+    each of `wanted` numbers of network evaluations, by `samples` images. labels: ask for the class
+    that each seed draws."""
 
     samples: int
     labels: bool
@@ -38,7 +47,8 @@ class Plan(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One combination. steps: the most that cost no more than the wanted evaluations; cost: what they really cost."""
+    """One combination. steps: the most that cost no more than the wanted evaluations; cost: what
+    they really cost."""
 
     sampler: str
     grid: str
@@ -61,7 +71,9 @@ def cells(plan: Plan, pipeline: Pipeline) -> list[Cell]:
     return found
 
 
-def run(pipeline: Pipeline, yardstick: Yardstick, plan: Plan, out: Path, picture: Path | None) -> None:
+def run(
+    pipeline: Pipeline, yardstick: Yardstick, plan: Plan, out: Path, picture: Path | None
+) -> None:
     """Computes the cells that out does not hold yet, prints the table, draws the picture.
 
     Raises ValueError or OSError with a line for the user.
@@ -69,37 +81,69 @@ def run(pipeline: Pipeline, yardstick: Yardstick, plan: Plan, out: Path, picture
     if picture:
         plot.check()
     wanted = cells(plan, pipeline)
-    origin = {"weights_sha256": pipeline.config.get("sha256"), "judge_sha256": yardstick.config["sha256"],
-              "samples": plan.samples, "labels": plan.labels}
+    origin = {
+        "weights_sha256": pipeline.config.get("sha256"),
+        "judge_sha256": yardstick.config["sha256"],
+        "samples": plan.samples,
+        "labels": plan.labels,
+    }
     known = {_key(line): line["frechet"] for line in read(out)}
     if dist.is_initialized():
         dist.barrier()  # all have read the file before the first one writes
     keys = {cell: _key(origin | cell._asdict()) for cell in wanted}
-    todo = {keys[cell]: cell for cell in wanted if keys[cell] not in known}  # two wanted costs may come to one cell
-    with tqdm(total=len(todo) * plan.samples, unit="image", leave=False, disable=not is_first()) as bar:
+    todo = {
+        keys[cell]: cell for cell in wanted if keys[cell] not in known
+    }  # two wanted costs may come to one cell
+    with tqdm(
+        total=len(todo) * plan.samples, unit="image", leave=False, disable=not is_first()
+    ) as bar:
         for key, cell in todo.items():
             bar.set_description(f"{cell.sampler}, {cell.grid}, {cell.cost}")
             known[key] = _compute(cell, pipeline, yardstick, origin, out, bar.update)
     if is_first():
-        figures, floor = {cell: known[key] for cell, key in keys.items()}, yardstick.floor_frechet(plan.samples)
+        figures, floor = (
+            {cell: known[key] for cell, key in keys.items()},
+            yardstick.floor_frechet(plan.samples),
+        )
         print(table(figures, plan.samples, floor))
         if picture:
             plot.draw(picture, curves(figures), floor, plan.samples)
 
 
-def _compute(cell: Cell, pipeline: Pipeline, yardstick: Yardstick, origin: dict[str, Any], out: Path,
-             progress: Callable[[int], object]) -> float:
-    """Draws the images of one cell, and adds its line to the file. Of several processes only the first measures."""
+def _compute(
+    cell: Cell,
+    pipeline: Pipeline,
+    yardstick: Yardstick,
+    origin: dict[str, Any],
+    out: Path,
+    progress: Callable[[int], object],
+) -> float:
+    """Draws the images of one cell, and adds its line to the file. Of several processes only the
+    first measures."""
     started = time.perf_counter()
     seeds = range(origin["samples"])
     labels = labels_of(pipeline, seeds, labelled=origin["labels"])
-    pixels = draw(pipeline, seeds, labels=labels, sampler=cell.sampler, grid=cell.grid, steps=cell.steps,
-                  progress=progress)
+    pixels = draw(
+        pipeline,
+        seeds,
+        labels=labels,
+        sampler=cell.sampler,
+        grid=cell.grid,
+        steps=cell.steps,
+        progress=progress,
+    )
     if not is_first():
         return math.nan
     figure = yardstick.frechet(pixels)
-    line = origin | cell._asdict() | {"frechet": figure, "seconds": round(time.perf_counter() - started, 2),
-                                      "torch": torch.__version__}
+    line = (
+        origin
+        | cell._asdict()
+        | {
+            "frechet": figure,
+            "seconds": round(time.perf_counter() - started, 2),
+            "torch": torch.__version__,
+        }
+    )
     write_atomic(out, "".join(json.dumps(each) + "\n" for each in [*read(out), line]).encode())
     return figure
 
@@ -112,33 +156,52 @@ def read(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError:
             continue
-        if isinstance(line, dict) and {*_SAME, "frechet"} <= line.keys() and isinstance(line["frechet"], float):
+        if (
+            isinstance(line, dict)
+            and {*_SAME, "frechet"} <= line.keys()
+            and isinstance(line["frechet"], float)
+        ):
             lines.append(line)
     return lines
 
 
 def table(figures: dict[Cell, float], samples: int, floor: float) -> str:
-    """Rows are samplers with their grids, columns numbers of evaluations; * marks the best grid of a sampler in a
-    column, and < the one that is best over all columns (lowest geometric mean).
-    """
+    """Rows are samplers with their grids, columns numbers of evaluations; * marks the best grid of
+    a sampler in a column, and < the one that is best over all columns (lowest geometric mean)."""
     columns = sorted({cell.wanted for cell in figures})
     rows = [("sampler", "grid", *map(str, columns), "")]
     grids = _by_grid(figures)
     for (sampler, grid), row in grids.items():
         rivals = [other for (name, _), other in grids.items() if name == sampler]
         best = {wanted: min(other[wanted] for other in rivals) for wanted in row}
-        shown = [f"{row[wanted]:.3f}{'*' if row[wanted] == best[wanted] else ' '}" if wanted in row else "- "
-                 for wanted in columns]
+        shown = [
+            f"{row[wanted]:.3f}{'*' if row[wanted] == best[wanted] else ' '}"
+            if wanted in row
+            else "- "
+            for wanted in columns
+        ]
         rows.append((sampler, grid, *shown, "<" if grid == _best_grid(grids, sampler) else ""))
     head = f"Fréchet distance of {samples:,} images, by network evaluations; as many real test images: {floor:.3f}"
-    return "\n".join([head, *aligned(rows), "* best grid of the sampler; < best over all columns (geometric mean)"])
+    return "\n".join(
+        [
+            head,
+            *aligned(rows),
+            "* best grid of the sampler; < best over all columns (geometric mean)",
+        ]
+    )
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Lines of a table: the first two columns, which are words, to the left, the others to the right."""
+    """Lines of a table: the first two columns, which are words, to the left, the others to the
+    right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) if k < 2 else cell.rjust(width)
-                      for k, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
+    return [
+        "  ".join(
+            cell.ljust(width) if k < 2 else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def curves(figures: dict[Cell, float]) -> dict[str, list[tuple[int, float]]]:
@@ -162,8 +225,11 @@ def _by_grid(figures: dict[Cell, float]) -> dict[tuple[str, str], dict[int, floa
 
 def _best_grid(grids: dict[tuple[str, str], dict[int, float]], sampler: str) -> str:
     """The grid of the lowest geometric mean. All grids of a sampler have the same columns."""
-    means = {grid: sum(math.log(max(figure, 1e-12)) for figure in row.values())
-             for (name, grid), row in grids.items() if name == sampler}
+    means = {
+        grid: sum(math.log(max(figure, 1e-12)) for figure in row.values())
+        for (name, grid), row in grids.items()
+        if name == sampler
+    }
     return min(means, key=means.__getitem__)
 
 

@@ -1,4 +1,5 @@
-"""How alike two sets of feature vectors are: pure mathematics, in float64, that knows neither images nor networks."""
+"""How alike two sets of feature vectors are: pure mathematics, in float64, that knows neither
+images nor networks."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_CHUNK = 2**23  # distances held at once: 64 MB in float64, and as much again for what is made of them
+_CHUNK = (
+    2**23
+)  # distances held at once: 64 MB in float64, and as much again for what is made of them
 
 
 class Statistics(NamedTuple):
@@ -28,32 +31,35 @@ class Statistics(NamedTuple):
 
 
 def frechet(a: Statistics, b: Statistics) -> float:
-    """|mean_a - mean_b|² + tr(A + B - 2 (A B)^½): the squared Fréchet distance of two Gaussians, 0 for equal ones.
+    """|mean_a - mean_b|² + tr(A + B - 2 (A B)^½): the squared Fréchet distance of two Gaussians, 0
+    for equal ones.
 
-    Heusel et al. 2017, Eq. 6; Dowson & Landau 1982. tr (A B)^½ is the sum of the roots of the eigenvalues of
-    A^½ B A^½: that is symmetric, so that no complex number can arise.
-    """
+    Heusel et al. 2017, Eq. 6; Dowson & Landau 1982. tr (A B)^½ is the sum of the roots of the
+    eigenvalues of A^½ B A^½: that is symmetric, so that no complex number can arise."""
     values, vectors = torch.linalg.eigh(a.covariance)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
-    distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross
+    distance = (
+        (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross
+    )
     return max(distance.item(), 0.0)
 
 
 def precision_recall(real: Tensor, drawn: Tensor, k: int = 3) -> tuple[float, float]:
-    """Precision: share of drawn vectors that lie within the real ones' balls; recall: the other way round.
+    """Precision: share of drawn vectors that lie within the real ones' balls; recall: the other way
+    round.
 
-    A vector's ball reaches to its k-th nearest neighbour in its own set. Kynkäänniemi et al. 2019, Eq. 1 and 2.
-    real and drawn are N×D and M×D, both with more than k vectors (ValueError otherwise); use N = M.
-    """
+    A vector's ball reaches to its k-th nearest neighbour in its own set. Kynkäänniemi et al. 2019,
+    Eq. 1 and 2. real and drawn are N×D and M×D, both with more than k vectors (ValueError
+    otherwise); use N = M."""
     real, drawn = real.double(), drawn.double()
     return _covered(drawn, real, _radii(real, k)), _covered(real, drawn, _radii(drawn, k))
 
 
 def density_coverage(real: Tensor, drawn: Tensor, k: int = 5) -> tuple[float, float]:
-    """Density: in how many real balls a drawn vector lies, over k (may exceed 1). Coverage: share of real balls that
-    hold a drawn vector. Naeem et al. 2020, Eq. 2 and 3. Shapes as for `precision_recall`.
-    """
+    """Density: in how many real balls a drawn vector lies, over k (may exceed 1). Coverage: share
+    of real balls that hold a drawn vector. Naeem et al. 2020, Eq. 2 and 3. Shapes as for
+    `precision_recall`."""
     real, drawn = real.double(), drawn.double()
     radii, inside = _radii(real, k), 0
     covered = torch.zeros(len(real), dtype=torch.bool)
@@ -67,8 +73,8 @@ def density_coverage(real: Tensor, drawn: Tensor, k: int = 5) -> tuple[float, fl
 def nearest(vectors: Tensor, others: Tensor, *, skip: Tensor | None = None) -> Tensor:
     """Distance of each vector (N×D) to the nearest of others (M×D); in the type of vectors, N.
 
-    skip: N indices into others that do not count, each for its vector: those who look for others than themselves.
-    """
+    skip: N indices into others that do not count, each for its vector: those who look for others
+    than themselves."""
     found = []
     for distances, rows in _distances(vectors, others):
         if skip is not None:
@@ -82,7 +88,10 @@ def _radii(vectors: Tensor, k: int) -> Tensor:
     if len(vectors) <= k:
         raise ValueError(f"{k} nearest neighbours need more than {k} images, got {len(vectors)}")
     # The vector itself is among them, at distance 0: the nearest of k + 1.
-    found = [distances.topk(k + 1, largest=False).values[:, -1] for distances, _ in _distances(vectors, vectors)]
+    found = [
+        distances.topk(k + 1, largest=False).values[:, -1]
+        for distances, _ in _distances(vectors, vectors)
+    ]
     return torch.cat(found)
 
 
@@ -93,15 +102,21 @@ def _covered(vectors: Tensor, centres: Tensor, radii: Tensor) -> float:
 
 
 def _distances(vectors: Tensor, others: Tensor) -> Iterator[tuple[Tensor, slice]]:
-    """Euclidean distances, some rows of vectors at a time, so that memory stays bounded; and which rows they are.
+    """Euclidean distances, some rows of vectors at a time, so that memory stays bounded; and which
+    rows they are.
 
-    |a - b|² = |a|² + |b|² - 2ab, a matrix product, about a common centre, so that little is lost to rounding.
-    """
+    |a - b|² = |a|² + |b|² - 2ab, a matrix product, about a common centre, so that little is lost to
+    rounding."""
     centre = others.mean(0)
     others = others - centre
-    squares, height = torch.linalg.vector_norm(others, dim=1).square(), max(1, _CHUNK // len(others))
+    squares, height = (
+        torch.linalg.vector_norm(others, dim=1).square(),
+        max(1, _CHUNK // len(others)),
+    )
     for start in range(0, len(vectors), height):
         rows = slice(start, start + height)
         block = vectors[rows] - centre
-        squared = torch.addmm(squares, block, others.T, alpha=-2).add_(block.square().sum(1, keepdim=True))
+        squared = torch.addmm(squares, block, others.T, alpha=-2).add_(
+            block.square().sum(1, keepdim=True)
+        )
         yield squared.clamp_(min=0).sqrt_(), rows

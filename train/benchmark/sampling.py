@@ -1,8 +1,9 @@
-"""python -m ddpm.benchmark: how fast pictures are drawn, beside diffusers, and where the time goes; all in one run.
+"""python -m train.benchmark.sampling: how fast pictures are drawn, beside diffusers, and where the
+time goes; all in one run.
 
-Everything is measured in turns, one after another in every round, and compared round by round: what else the machine
-does slows all of them down. Milliseconds depend on the machine, their ratios hardly.
-"""
+Everything is measured in turns, one after another in every round, and compared round by round: what
+else the machine does slows all of them down. Milliseconds depend on the machine, their ratios
+hardly."""
 
 import argparse
 import json
@@ -25,23 +26,27 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from .cpus import use_all
-from .diffusion import denoiser
-from .engine import Engine, onnx_runtime, pytorch
-from .files import write_atomic
-from .pipeline import Pipeline
-from .samplers import BEST_GRIDS, BEST_SAMPLER, SAMPLERS, evaluations
-from .unet import Network, UNet
+from ddpm.diffusion import denoiser
+from ddpm.engine import Engine, onnx_runtime, pytorch
+from ddpm.engine.cpus import use_all
+from ddpm.files import write_atomic
+from ddpm.pipeline import Pipeline
+from ddpm.samplers import BEST_GRIDS, BEST_SAMPLER, SAMPLERS, evaluations
+from ddpm.unet import Network, UNet
 
 MATMUL = 2048  # side of the square matrices whose product shows what the machine can do
 PICTURES = 16
-SAMPLER, STEPS = BEST_SAMPLER, 10  # the fewest at the floor: "The built-in weights" in train/README.md
+SAMPLER, STEPS = (
+    BEST_SAMPLER,
+    10,
+)  # the fewest at the floor: "The built-in weights" in train/README.md
 DDPM_STEPS, DDIM_STEPS = 1000, 50  # as their papers have it
 THEIRS = "diffusers"
 
 
 class Diffusers(nn.Module):
-    """diffusers' UNet2DModel of the same size as ours, called as ours is. ModuleNotFoundError if it is not there."""
+    """diffusers' UNet2DModel of the same size as ours, called as ours is. ModuleNotFoundError if it
+    is not there."""
 
     def __init__(self, ours: UNet) -> None:
         from diffusers import UNet2DModel  # only measurements need it
@@ -49,12 +54,23 @@ class Diffusers(nn.Module):
         super().__init__()
         self.schedule, self.prediction, self.classes = ours.schedule, ours.prediction, ours.classes
         self.network = UNet2DModel(
-            sample_size=ours.size, in_channels=ours.channels, out_channels=ours.channels, layers_per_block=ours.blocks,
-            block_out_channels=[ours.width * m for m in ours.mults], attention_head_dim=ours.width, norm_num_groups=8,
-            down_block_types=["AttnDownBlock2D" if attends else "DownBlock2D" for attends in ours.attention],
-            up_block_types=["AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(ours.attention)],
-            attn_norm_num_groups=8, resnet_time_scale_shift="scale_shift",
-            num_class_embeds=ours.classes + 1 if ours.classes else None)
+            sample_size=ours.size,
+            in_channels=ours.channels,
+            out_channels=ours.channels,
+            layers_per_block=ours.blocks,
+            block_out_channels=[ours.width * m for m in ours.mults],
+            attention_head_dim=ours.width,
+            norm_num_groups=8,
+            down_block_types=[
+                "AttnDownBlock2D" if attends else "DownBlock2D" for attends in ours.attention
+            ],
+            up_block_types=[
+                "AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(ours.attention)
+            ],
+            attn_norm_num_groups=8,
+            resnet_time_scale_shift="scale_shift",
+            num_class_embeds=ours.classes + 1 if ours.classes else None,
+        )
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x N×C×H×W, t N times, y N labels -> N×C×H×W."""
@@ -68,7 +84,9 @@ def _diffusers(model: UNet) -> Engine:
     return Engine(torch.no_grad()(network), f"diffusers {diffusers.__version__}, UNet2DModel")
 
 
-CONTESTANTS: dict[str, Callable[[UNet], Engine]] = {  # all of the same size; whoever lacks its package sits out
+CONTESTANTS: dict[
+    str, Callable[[UNet], Engine]
+] = {  # all of the same size; whoever lacks its package sits out
     "ONNX Runtime": onnx_runtime,
     "PyTorch": lambda model: pytorch(model.to(memory_format=torch.channels_last)),
     THEIRS: _diffusers,
@@ -89,12 +107,21 @@ def contestants(model: UNet) -> dict[str, Engine]:
 def inputs(model: UNet, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """x, t and y for so many images; y gives one of each class in turn."""
     y = torch.arange(count) % model.classes if model.classes else None
-    return torch.randn(count, model.channels, model.size, model.size), torch.full((count,), model.schedule.T / 2), y
+    return (
+        torch.randn(count, model.channels, model.size, model.size),
+        torch.full((count,), model.schedule.T / 2),
+        y,
+    )
 
 
 def work_of(network: Network, model: UNet) -> int:
-    """Floating-point operations of the products and convolutions for one image; an addition and a product are two."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():  # as sums it knows
+    """Floating-point operations of the products and convolutions for one image; an addition and a
+    product are two."""
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+        torch.no_grad(),
+    ):  # as sums it knows
         network(*inputs(model, 1))
     return counter.get_total_flops()
 
@@ -117,7 +144,12 @@ def in_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, l
 
 def spread(values: list[float]) -> dict[str, Any]:
     """Median, least, most, and all of them."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": values}
+    return {
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+        "values": values,
+    }
 
 
 def ratio(above: list[float], below: list[float]) -> dict[str, Any]:
@@ -125,22 +157,29 @@ def ratio(above: list[float], below: list[float]) -> dict[str, Any]:
     return spread([a / b for a, b in zip(above, below, strict=True)])
 
 
-def one_evaluation(model: UNet, engines: dict[str, Engine], count: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """For each engine: milliseconds for `count` images, how many times as long diffusers takes, and its share of the
-    floating-point rate that a product of two float32 matrices reaches here."""
+def one_evaluation(
+    model: UNet, engines: dict[str, Engine], count: int, rounds: int
+) -> dict[str, dict[str, Any]]:
+    """For each engine: milliseconds for `count` images, how many times as long diffusers takes, and
+    its share of the floating-point rate that a product of two float32 matrices reaches here."""
     given, repeats = inputs(model, count), max(1, 64 // count)
     a = torch.randn(MATMUL, MATMUL)
 
     def repeated(run: Network) -> Callable[[], object]:
         return lambda: [run(*given) for _ in range(repeats)]
 
-    took = in_turns({name: repeated(engine.run) for name, engine in engines.items()} | {"": lambda: a @ a}, rounds)
+    took = in_turns(
+        {name: repeated(engine.run) for name, engine in engines.items()} | {"": lambda: a @ a},
+        rounds,
+    )
     product = [2 * MATMUL**3 / value for value in took.pop("")]
     took = {name: [value / repeats for value in values] for name, values in took.items()}
     work, figures = count * work_of(model, model), {}
     for name, values in took.items():
-        figures[name] = {"ms": spread([1e3 * value for value in values]),
-                         "share_of_matmul": ratio([work / value for value in values], product)}
+        figures[name] = {
+            "ms": spread([1e3 * value for value in values]),
+            "share_of_matmul": ratio([work / value for value in values], product),
+        }
         if THEIRS in took:
             figures[name]["faster_than_diffusers"] = ratio(took[THEIRS], values)
     return figures | {"matmul": {"gflops": spread([rate / 1e9 for rate in product])}}
@@ -149,7 +188,8 @@ def one_evaluation(model: UNet, engines: dict[str, Engine], count: int, rounds: 
 def pictures(
     model: UNet, engines: dict[str, Engine], sampler: str, steps: int, rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """For each engine, seconds to PICTURES finished pictures: ours in `steps` steps, diffusers' with its own loops."""
+    """For each engine, seconds to PICTURES finished pictures: ours in `steps` steps, diffusers'
+    with its own loops."""
     x, _, y = inputs(model, PICTURES)
     times, walk = model.schedule.times(steps, BEST_GRIDS[sampler]), SAMPLERS[sampler]
 
@@ -157,25 +197,38 @@ def pictures(
         denoise = denoiser(model, y, run=run)
         return lambda: list(walk(denoise, model.schedule, x, times, torch.randn_like))
 
-    ways = {name: (evaluations(sampler, steps), ours(engine.run)) for name, engine in engines.items() if name != THEIRS}
+    ways = {
+        name: (evaluations(sampler, steps), ours(engine.run))
+        for name, engine in engines.items()
+        if name != THEIRS
+    }
     ways = {f"{name}, {sampler}": way for name, way in ways.items()}
     if THEIRS in engines:
         for name, most in (("DDIM", DDIM_STEPS), ("DDPM", DDPM_STEPS)):
             count = min(most, model.schedule.T)
-            ways[f"{THEIRS}, {name}"] = count, _their_loop(name, count, model, engines[THEIRS].run, x, y)
+            ways[f"{THEIRS}, {name}"] = (
+                count,
+                _their_loop(name, count, model, engines[THEIRS].run, x, y),
+            )
     took = in_turns({name: work for name, (_, work) in ways.items()}, rounds)
     slowest = took.get(f"{THEIRS}, DDPM")
-    return {name: {"evaluations": ways[name][0], "seconds": spread(values)}
-            | ({"faster_than_ddpm": ratio(slowest, values)} if slowest else {}) for name, values in took.items()}
+    return {
+        name: {"evaluations": ways[name][0], "seconds": spread(values)}
+        | ({"faster_than_ddpm": ratio(slowest, values)} if slowest else {})
+        for name, values in took.items()
+    }
 
 
-def _their_loop(name: str, steps: int, model: UNet, run: Network, x: Tensor, y: Tensor | None) -> Callable[[], Tensor]:
+def _their_loop(
+    name: str, steps: int, model: UNet, run: Network, x: Tensor, y: Tensor | None
+) -> Callable[[], Tensor]:
     """Drawing as diffusers' own pipelines do it, without their progress bar."""
     import diffusers
 
     prediction = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}[model.prediction]
     scheduler = getattr(diffusers, f"{name}Scheduler")(
-        num_train_timesteps=model.schedule.T, prediction_type=prediction)
+        num_train_timesteps=model.schedule.T, prediction_type=prediction
+    )
 
     def draw() -> Tensor:
         scheduler.set_timesteps(steps)
@@ -188,23 +241,34 @@ def _their_loop(name: str, steps: int, model: UNet, run: Network, x: Tensor, y: 
     return draw
 
 
-def overhead(model: UNet, network: Network, steps: int, rounds: int) -> Iterator[tuple[str, float, float]]:
-    """For each sampler, its name, its own seconds an evaluation, and those of the network for one image.
+def overhead(
+    model: UNet, network: Network, steps: int, rounds: int
+) -> Iterator[tuple[str, float, float]]:
+    """For each sampler, its name, its own seconds an evaluation, and those of the network for one
+    image.
 
-    The sampler's are taken with a denoiser that does nothing, in turns with the network's: medians over the rounds.
-    """
+    The sampler's are taken with a denoiser that does nothing, in turns with the network's: medians
+    over the rounds."""
     schedule, (x, _, y) = model.schedule, inputs(model, 1)
     x0, denoise, times = torch.zeros_like(x), denoiser(model, y, run=network), schedule.times(steps)
     for name, sampler in SAMPLERS.items():
+
         def alone(sampler=sampler) -> object:  # noqa: ANN001
             return list(sampler(lambda _x, _t: x0, schedule, x, times, torch.randn_like))
 
-        took = in_turns({"own": alone, "whole": lambda: [denoise(x, schedule.T / 2) for _ in range(10)]}, rounds)
-        yield name, statistics.median(took["own"]) / evaluations(name, steps), statistics.median(took["whole"]) / 10
+        took = in_turns(
+            {"own": alone, "whole": lambda: [denoise(x, schedule.T / 2) for _ in range(10)]}, rounds
+        )
+        yield (
+            name,
+            statistics.median(took["own"]) / evaluations(name, steps),
+            statistics.median(took["whole"]) / 10,
+        )
 
 
 def peak_memory(source: str, name: str, batches: list[int]) -> dict[int, float]:
-    """The most memory, in MB, that a process of its own takes for an evaluation of so many images, libraries included.
+    """The most memory, in MB, that a process of its own takes for an evaluation of so many images,
+    libraries included.
 
     Empty where the system does not tell (it is not Linux).
     """
@@ -227,8 +291,15 @@ def _peak_memory(source: str, name: str, threads: int, batches: list[int]) -> di
 def _cpu() -> str:
     """The CPU in words."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-             ] if info.exists() else []
+    names = (
+        [
+            line.split(":")[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if info.exists()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -237,26 +308,57 @@ def _cells(spread: dict[str, Any], form: str) -> list[str]:
 
 
 def table(head: str, rows: list[list[str]]) -> str:
-    """Lines: head, its columns separated by |, then rows; the first column to the left, the others to the right."""
+    """Lines: head, its columns separated by |, then rows; the first column to the left, the others
+    to the right."""
     rows = [head.split("|"), *rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.rjust(width) if k else cell.ljust(width) for k, (cell, width) in enumerate(
-        zip(row, widths, strict=True))).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if k else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
 
 
 def parser() -> argparse.ArgumentParser:
     """The options, each in a sentence."""
     p = argparse.ArgumentParser(
-        "python -m ddpm.benchmark",
+        "python -m train.benchmark.sampling",
         description="How long the network takes, by what computes it and beside diffusers' of the same size; how long "
-        f"{PICTURES} pictures of equal quality take; and what each sampler costs beside the network.")
-    p.add_argument("--model", default="mnist", help="as for python -m ddpm (default: mnist)", metavar="WEIGHTS")
-    p.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64], metavar="N",
-                   help="images at once, 1..1024 each (default: 1 4 16 64)")
-    p.add_argument("--sampler", choices=SAMPLERS, default=SAMPLER, metavar="SAMPLER", help=f"ours (default: {SAMPLER})")
-    p.add_argument("--steps", type=int, default=STEPS, help="steps of ours that make pictures as good as real ones, as "
-                   f"python -m train.evaluate tells (default: {STEPS})")
-    p.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts (default: 5)")
+        f"{PICTURES} pictures of equal quality take; and what each sampler costs beside the network.",
+    )
+    p.add_argument(
+        "--model", default="mnist", help="as for python -m ddpm (default: mnist)", metavar="WEIGHTS"
+    )
+    p.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=[1, 4, 16, 64],
+        metavar="N",
+        help="images at once, 1..1024 each (default: 1 4 16 64)",
+    )
+    p.add_argument(
+        "--sampler",
+        choices=SAMPLERS,
+        default=SAMPLER,
+        metavar="SAMPLER",
+        help=f"ours (default: {SAMPLER})",
+    )
+    p.add_argument(
+        "--steps",
+        type=int,
+        default=STEPS,
+        help="steps of ours that make pictures as good as real ones, as "
+        f"python -m train.evaluate tells (default: {STEPS})",
+    )
+    p.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        help="measurements, of which the median counts (default: 5)",
+    )
     p.add_argument("--out", type=Path, help="file for the figures", metavar="FILE.json")
     return p
 
@@ -269,14 +371,21 @@ def main(argv: list[str] | None = None) -> int:
         if args.rounds < 1:
             raise ValueError(f"--rounds must be 1 or more, got {args.rounds}")
         if not all(1 <= count <= 1024 for count in args.batches):
-            raise ValueError(f"--batches must be in 1..1024, got {' '.join(map(str, args.batches))}")
+            raise ValueError(
+                f"--batches must be in 1..1024, got {' '.join(map(str, args.batches))}"
+            )
         if args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
             raise ValueError(f"cannot write {args.out}: it is a folder, or its folder is not there")
         threads = use_all()
         pipeline = Pipeline.from_pretrained(args.model)
         pipeline.model.schedule.times(args.steps)
-        report = {"command": shlex.join(["python", "-m", "ddpm.benchmark", *argv]), "date": date.today().isoformat(),
-                  "cpu": _cpu(), "threads": threads, "torch": torch.__version__}
+        report = {
+            "command": shlex.join(["python", "-m", "train.benchmark.sampling", *argv]),
+            "date": date.today().isoformat(),
+            "cpu": _cpu(),
+            "threads": threads,
+            "torch": torch.__version__,
+        }
         report |= measure(pipeline.model, args)
         if args.out:
             write_atomic(args.out, (json.dumps(report, indent=2) + "\n").encode())
@@ -293,8 +402,10 @@ def measure(model: UNet, args: argparse.Namespace) -> dict[str, Any]:
     """Prints each table as it is done. Returns all figures."""
     engines = contestants(model)
     size, work = sum(p.numel() for p in model.parameters()), work_of(model, model)
-    print(f"{_cpu()}, {torch.get_num_threads()} threads, {date.today()}; {size / 1e6:.2f} M parameters, "
-          f"{work / 1e9:.3f} GFLOP an image; medians of {args.rounds} rounds, least and most")
+    print(
+        f"{_cpu()}, {torch.get_num_threads()} threads, {date.today()}; {size / 1e6:.2f} M parameters, "
+        f"{work / 1e9:.3f} GFLOP an image; medians of {args.rounds} rounds, least and most"
+    )
     peaks = {name: peak_memory(args.model, name, args.batches) for name in engines}
     rows, by_count = [], {}
     for count in tqdm(args.batches, unit="batch", leave=False):
@@ -303,26 +414,66 @@ def measure(model: UNet, args: argparse.Namespace) -> dict[str, Any]:
             figures = by_count[count][name]
             figures["peak_memory_mb"] = peaks[name].get(count, math.nan)
             faster = figures.get("faster_than_diffusers")
-            rows.append([f"{count} image{'s' if count > 1 else ''}, {name}", *_cells(figures["ms"], ".2f"),
-                         *(_cells(faster, ".2f") if faster else [""] * 3),
-                         f"{figures['share_of_matmul']['median']:.0%}", f"{figures['peak_memory_mb']:.0f} MB"])
-    rate = statistics.median(by_count[count]["matmul"]["gflops"]["median"] for count in args.batches)
-    print(f"\nshare: of the {rate:.0f} GFLOP/s of a product of {MATMUL}×{MATMUL} float32 matrices, measured in turns")
+            rows.append(
+                [
+                    f"{count} image{'s' if count > 1 else ''}, {name}",
+                    *_cells(figures["ms"], ".2f"),
+                    *(_cells(faster, ".2f") if faster else [""] * 3),
+                    f"{figures['share_of_matmul']['median']:.0%}",
+                    f"{figures['peak_memory_mb']:.0f} MB",
+                ]
+            )
+    rate = statistics.median(
+        by_count[count]["matmul"]["gflops"]["median"] for count in args.batches
+    )
+    print(
+        f"\nshare: of the {rate:.0f} GFLOP/s of a product of {MATMUL}×{MATMUL} float32 matrices, measured in turns"
+    )
     print(table("one evaluation of|ms|min|max|× diffusers|min|max|share|peak memory", rows))
 
     drawn = pictures(model, engines, args.sampler, args.steps, args.rounds)
-    print("\n" + table(f"{PICTURES} pictures by|evaluations|s|min|max|× DDPM|min|max", [
-        [name, str(figures["evaluations"]), *_cells(figures["seconds"], ".3f"),
-         *(_cells(figures["faster_than_ddpm"], ".1f") if "faster_than_ddpm" in figures else [""] * 3)]
-        for name, figures in drawn.items()]))
+    print(
+        "\n"
+        + table(
+            f"{PICTURES} pictures by|evaluations|s|min|max|× DDPM|min|max",
+            [
+                [
+                    name,
+                    str(figures["evaluations"]),
+                    *_cells(figures["seconds"], ".3f"),
+                    *(
+                        _cells(figures["faster_than_ddpm"], ".1f")
+                        if "faster_than_ddpm" in figures
+                        else [""] * 3
+                    ),
+                ]
+                for name, figures in drawn.items()
+            ],
+        )
+    )
 
     fastest = next(iter(engines))
     costs = list(overhead(model, engines[fastest].run, args.steps, args.rounds))
-    print("\n" + table(f"sampler|its own us / evaluation|{fastest} us / evaluation|share", [
-        [name, f"{own * 1e6:.0f}", f"{whole * 1e6:.0f}", f"{own / whole:.1%}"] for name, own, whole in costs]))
-    return {"parameters": size, "flop_an_image": work, "engines": {name: e.text for name, e in engines.items()},
-            "one_evaluation": by_count, "pictures": drawn, "samplers": {
-                name: {"own_us": own * 1e6, "network_us": whole * 1e6} for name, own, whole in costs}}
+    print(
+        "\n"
+        + table(
+            f"sampler|its own us / evaluation|{fastest} us / evaluation|share",
+            [
+                [name, f"{own * 1e6:.0f}", f"{whole * 1e6:.0f}", f"{own / whole:.1%}"]
+                for name, own, whole in costs
+            ],
+        )
+    )
+    return {
+        "parameters": size,
+        "flop_an_image": work,
+        "engines": {name: e.text for name, e in engines.items()},
+        "one_evaluation": by_count,
+        "pictures": drawn,
+        "samplers": {
+            name: {"own_us": own * 1e6, "network_us": whole * 1e6} for name, own, whole in costs
+        },
+    }
 
 
 if __name__ == "__main__":

@@ -1,0 +1,101 @@
+"""Between tensors and pictures. The only file that knows what [-1, 1] means in pixels."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+GIF_FRAMES = 40  # enough for the eye, whatever the number of steps
+FRAME_MS, LAST_MS = 80, 2000
+GAP = 2  # pixels between images, before enlarging
+_COLORS = {
+    "L": 16,
+    "RGB": 128,
+}  # in moving frames: noise in all 256 makes larger files and looks the same
+
+
+def from_pixels(pixels: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 in [-1, 1], any shape."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """float in [-1, 1] -> uint8 0..255 on the CPU, any shape; what lies outside is clamped."""
+    return ((x.detach().cpu().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_picture(picture: Image.Image, channels: int, size: int) -> Tensor:
+    """Any picture as one image 1×C×size×size in [-1, 1]: shrunk or enlarged, gray or RGB, black
+    where transparent."""
+    black = Image.new("RGBA", picture.size, "black")
+    picture = Image.alpha_composite(black, picture.convert("RGBA")).convert(
+        "L" if channels == 1 else "RGB"
+    )
+    if picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(picture)).view(size, size, channels)
+    return from_pixels(pixels.permute(2, 0, 1)[None])
+
+
+def grid(x: Tensor, *, scale: int = 1) -> Image.Image:
+    """N images N×C×H×W (C is 1 or 3) as one picture, as square as can be, row by row, black in
+    between.
+
+    scale enlarges every pixel to a square of that side (nearest neighbour).
+    """
+    n, c, h, w = x.shape
+    columns = int(np.ceil(np.sqrt(n)))
+    rows = int(np.ceil(n / columns))
+    sheet = np.zeros((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, c), np.uint8)
+    for k, image in enumerate(to_pixels(x).permute(0, 2, 3, 1).numpy()):
+        top, left = k // columns * (h + GAP), k % columns * (w + GAP)
+        sheet[top : top + h, left : left + w] = image
+    picture = Image.fromarray(sheet[..., 0] if c == 1 else sheet)
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def png(picture: Image.Image) -> bytes:
+    """The picture as a PNG file."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def pick_frames(count: int) -> list[int]:
+    """Which of `count` frames a GIF shows: at most GIF_FRAMES, evenly spread, the first and the
+    last among them."""
+    shown = min(count, GIF_FRAMES)
+    return [round(k * (count - 1) / max(shown - 1, 1)) for k in range(shown)]
+
+
+def moving(picture: Image.Image) -> Image.Image:
+    """The picture (gray or RGB) with as few colors as a frame needs that is soon followed by the
+    next."""
+    return picture.quantize(_COLORS[picture.mode], dither=Image.Dither.NONE)
+
+
+def gif(pictures: Sequence[Image.Image]) -> bytes:
+    """A GIF file that plays pictures (gray or RGB) of one size for ever, holding the last one for
+    two seconds.
+
+    Every pixel is enlarged so that the picture is about 256 pixels wide, but at least twice its
+    size."""
+    scale = max(2, round(256 / pictures[0].width))
+    frames = [*map(moving, pictures[:-1]), pictures[-1].quantize(256, dither=Image.Dither.NONE)]
+    first, *others = [
+        frame.resize((frame.width * scale, frame.height * scale), Image.Resampling.NEAREST)
+        for frame in frames
+    ]
+    file = io.BytesIO()
+    first.save(
+        file,
+        "GIF",
+        save_all=True,
+        append_images=others,
+        loop=0,
+        duration=[FRAME_MS] * len(others) + [LAST_MS],
+    )
+    return file.getvalue()
