@@ -19,10 +19,12 @@ Read on in this order: schedule, diffusion, unet, samplers, pipeline.
 """
 
 from .diffusion import add_noise, denoiser, loss
-from .images import Frame, Images
+from .frames import Frame
+from .images import Images
 from .pipeline import Pipeline
 from .samplers import SAMPLERS, Step
 from .schedule import GRIDS, SCHEDULES, Schedule
+from .settings import Settings, Start
 from .unet import UNet
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "Images",
     "Pipeline",
     "Schedule",
+    "Settings",
+    "Start",
     "Step",
     "UNet",
     "add_noise",

@@ -14,7 +14,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import app
-from ddpm import Pipeline, demo
+from ddpm import Pipeline
+from ddpm.demo import requests
 from ddpm.pixels import FRAME_MS, LAST_MS
 from tests.test_player import distance
 
@@ -349,7 +350,7 @@ def test_noise_drowns_a_digit_and_finds_the_way_back(visit):
     page.keyboard.press("End")
     page.get_by_role("button", name="A real 3").click()
     three = visitor.wait(lambda film: film["id"] != first["id"] and film["done"], "noise-film")
-    with Image.open(BytesIO(demo.checked_picture("3"))) as digit:
+    with Image.open(BytesIO(requests.picture("3"))) as digit:
         visitor.wait(lambda _: distance(visitor.picture("noise-film"), digit) <= 1, "noise-film")
     paper = page.locator("#pad .paper canvas")
     paper.scroll_into_view_if_needed()

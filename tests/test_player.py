@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from ddpm import Pipeline
-from ddpm.images import Frame
-from ddpm.pixels import FRAME_MS, GAP, GIF_FRAMES, LAST_MS, grid, moving
+from ddpm.frames import Frame
+from ddpm.frames import GIF_FRAMES
+from ddpm.pixels import FRAME_MS, GAP, LAST_MS, grid, moving
 from ddpm.player import VIEWS, Walk, as_gif, document, embedded, film
 from tests.conftest import tiny_unet
 

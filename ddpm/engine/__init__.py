@@ -30,13 +30,12 @@ def pytorch(model: UNet) -> Engine:
 
     def run(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         with torch.inference_mode():
-            out = model(x, t, y)
+            out: Tensor = model(x, t, y)
         return out.clone()  # out here, where it becomes a tensor like any other
 
     where = model.conv_in.weight.device
-    return Engine(
-        run, f"PyTorch {torch.__version__} on {where}" + (_threads() if where.type == "cpu" else "")
-    )
+    threads = _threads() if where.type == "cpu" else ""
+    return Engine(run, f"PyTorch {torch.__version__} on {where}{threads}")
 
 
 def onnx_runtime(model: UNet) -> Engine:

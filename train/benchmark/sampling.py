@@ -31,13 +31,14 @@ from ddpm.engine import Engine, onnx_runtime, pytorch
 from ddpm.engine.cpus import use_all
 from ddpm.files import write_atomic
 from ddpm.pipeline import Pipeline
-from ddpm.samplers import BEST_GRIDS, BEST_SAMPLER, SAMPLERS, evaluations
+from ddpm.samplers import SAMPLERS, evaluations
+from ddpm.settings import Settings
 from ddpm.unet import Network, UNet
 
 MATMUL = 2048  # side of the square matrices whose product shows what the machine can do
 PICTURES = 16
 SAMPLER, STEPS = (
-    BEST_SAMPLER,
+    Settings.sampler,
     10,
 )  # the fewest at the floor: "The built-in weights" in train/README.md
 DDPM_STEPS, DDIM_STEPS = 1000, 50  # as their papers have it
@@ -191,7 +192,7 @@ def pictures(
     """For each engine, seconds to PICTURES finished pictures: ours in `steps` steps, diffusers'
     with its own loops."""
     x, _, y = inputs(model, PICTURES)
-    times, walk = model.schedule.times(steps, BEST_GRIDS[sampler]), SAMPLERS[sampler]
+    times, walk = model.schedule.times(steps, SAMPLERS[sampler].grid), SAMPLERS[sampler].walk
 
     def ours(run: Network) -> Callable[[], object]:
         denoise = denoiser(model, y, run=run)
@@ -253,8 +254,8 @@ def overhead(
     x0, denoise, times = torch.zeros_like(x), denoiser(model, y, run=network), schedule.times(steps)
     for name, sampler in SAMPLERS.items():
 
-        def alone(sampler=sampler) -> object:  # noqa: ANN001
-            return list(sampler(lambda _x, _t: x0, schedule, x, times, torch.randn_like))
+        def alone(walk=sampler.walk) -> object:  # noqa: ANN001
+            return list(walk(lambda _x, _t: x0, schedule, x, times, torch.randn_like))
 
         took = in_turns(
             {"own": alone, "whole": lambda: [denoise(x, schedule.T / 2) for _ in range(10)]}, rounds

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ddpm import SAMPLERS, Pipeline, UNet, loss
 from ddpm.files import write_atomic
 from ddpm.pixels import from_pixels
-from ddpm.samplers import BEST_SAMPLER
+from ddpm.settings import Settings
 from train.benchmark.sampling import Diffusers, spread
 
 from ..__main__ import parser as train_parser
@@ -130,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
         "--sampler",
         "how they are drawn, in 20 steps",
         choices=SAMPLERS,
-        default=BEST_SAMPLER,
+        default=Settings.sampler,
     )
     return p
 

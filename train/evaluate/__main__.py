@@ -2,7 +2,6 @@
 real images."""
 
 import argparse
-import inspect
 import json
 import sys
 import time
@@ -17,8 +16,8 @@ from tqdm import tqdm
 
 from ddpm import Pipeline
 from ddpm.files import write_atomic
-from ddpm.pipeline import MAX_SEED
-from ddpm.samplers import BEST_GRIDS
+from ddpm.samplers import SAMPLERS
+from ddpm.settings import MAX_SEED, Settings
 
 from ..data import DATASETS
 from ..publish import artefact
@@ -35,7 +34,7 @@ HOW = (
     "grid",
     "guidance",
 )  # the options that say how a model draws, labels apart
-_STREAM = {name: p.default for name, p in inspect.signature(Pipeline.stream).parameters.items()}
+_STREAM = {name: getattr(Settings, name) for name in HOW}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -261,8 +260,8 @@ def _draw(
     settings = {
         name: _STREAM[name] if getattr(args, name) is None else getattr(args, name) for name in HOW
     }
-    settings["grid"] = settings["grid"] or BEST_GRIDS.get(
-        settings["sampler"]
+    settings["grid"] = (
+        settings["grid"] or SAMPLERS[settings["sampler"]].grid
     )  # by name: the table may change
     labelled = bool(pipeline.model.classes) and not args.unlabelled
     count, repetitions = args.samples or SAMPLES, args.seeds or SEEDS

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ddpm import SCHEDULES, UNet, hub
 from ddpm.files import write_atomic
+from ddpm.pixels import LIMIT
 from ddpm.unet import Downsample, ResidualBlock
 
 _VERSION = "0.35.0"  # of diffusers, the oldest that is tested with
@@ -143,11 +144,10 @@ def _scheduler(model: UNet) -> dict[str, Any]:
         "prediction_type": _PREDICTIONS[model.prediction],
         "variance_type": "fixed_small",
         "timestep_spacing": "trailing",  # what is called `uniform` here
-        # Thresholding at 1 is clipping to [-1, 1], and unlike clip_sample it is known to
-        # DPMSolverMultistepScheduler.
+        # As our denoiser clips. DPMSolverMultistepScheduler knows only thresholding, which would
+        # shrink what reaches beyond 1: it goes without.
         "clip_sample": True,
-        "thresholding": True,
-        "sample_max_value": 1.0,
+        "clip_sample_range": LIMIT,
     }
 
 

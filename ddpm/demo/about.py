@@ -1,0 +1,38 @@
+"""What the page says of the weights: what the model is, and how good it was measured to be."""
+
+import json
+from pathlib import Path
+
+from ..pipeline import Pipeline
+
+
+def about(pipeline: Pipeline) -> str:
+    """What the model is, in a sentence."""
+    model = pipeline.model
+    color = "gray" if model.channels == 1 else "colored"
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    return (
+        f"A U-Net of {millions:.2f} million parameters that draws {color} images of "
+        f"{model.size}×{model.size} pixels; {model.prediction}-prediction, "
+        f"{model.schedule.name} schedule, {model.schedule.T} times."
+    )
+
+
+def quality(pipeline: Pipeline, folder: Path) -> str:
+    """What `python -m train.evaluate --out` measured, in a sentence.
+
+    "" unless its report lies in the folder and is about these weights."""
+    try:
+        report = json.loads((folder / "evaluation.json").read_bytes())
+        if report["weights_sha256"] != pipeline.config["sha256"]:
+            return ""
+        distance, samples = report["figures"]["frechet"], int(report["samples"])
+        mean, floor = float(distance["mean"]), float(distance["floor"])
+        shows = report["figures"].get("accuracy", {}).get("mean")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return ""
+    said = (
+        f"Measured on {samples:,} images: Fréchet distance to the training images {mean:.2f}, "
+        f"where as many real test images have {floor:.2f} (lower is better)"
+    )
+    return said + (f"; {float(shows):.1%} show the digit asked for." if shows is not None else ".")
