@@ -18,8 +18,7 @@ from ddpm import GRIDS, SAMPLERS, Pipeline, Schedule, demo
 from ddpm.hub import BUILT_IN
 from ddpm.pipeline import MAX_SEED
 from ddpm.pixels import GIF_FRAMES, from_picture, grid, moving, png
-from tests.conftest import tiny_unet
-from tests.test_player import decode, distance
+from tests.helpers import decode, distance, tiny_unet
 
 NAMES = tuple("0123456789")
 NAN, INF = float("nan"), float("inf")

@@ -4,7 +4,7 @@ import torch
 from ddpm import Schedule, add_noise, denoiser, loss
 from ddpm.diffusion import PREDICTIONS
 from ddpm.unet import PREDICTION_TYPES
-from tests.conftest import tiny_unet
+from tests.helpers import tiny_unet
 
 
 def batch(n=6, seed=1):

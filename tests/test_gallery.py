@@ -4,7 +4,7 @@ from PIL import Image
 
 from ddpm import SAMPLERS, Pipeline
 from ddpm.pixels import grid
-from tests.conftest import tiny_unet
+from tests.helpers import tiny_unet
 from train.evaluate.gallery import COLUMNS, gallery, main
 
 

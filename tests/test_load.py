@@ -22,15 +22,7 @@ from hypothesis import strategies as st
 import app
 import ddpm.pipeline
 from ddpm import Pipeline, demo
-from tests.test_player import decode, distance
-
-
-@pytest.fixture(scope="module")
-def page():
-    page = app.build()
-    page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    yield page
-    page.close()
+from tests.helpers import decode, distance
 
 
 @pytest.fixture

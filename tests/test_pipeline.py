@@ -6,7 +6,7 @@ from PIL import Image
 from ddpm import SAMPLERS, Pipeline
 from ddpm.diffusion import denoiser
 from ddpm.samplers import BEST_GRIDS, affordable_steps
-from tests.conftest import tiny_unet
+from tests.helpers import tiny_unet
 
 
 @pytest.fixture(scope="module")

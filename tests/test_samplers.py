@@ -9,7 +9,7 @@ import torch
 
 from ddpm import GRIDS, SAMPLERS, SCHEDULES, Schedule
 from ddpm.samplers import BEST_GRIDS, evaluations
-from tests.mixture import Mixture
+from tests.helpers import Mixture
 
 MEAN, STD = 0.3, 0.5
 VARIANTS = {**SAMPLERS, "ddim eta=0.5": partial(SAMPLERS["ddim"], eta=0.5), "ddim eta=1": partial(SAMPLERS["ddim"], eta=1.0)}
