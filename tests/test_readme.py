@@ -75,14 +75,14 @@ def test_every_link_leads_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_is_a_module_or_a_file(page):
-    text = (ROOT / page).read_text()
+    text = re.sub(r"<!--.*?-->", "", (ROOT / page).read_text(), flags=re.DOTALL)
     if page.endswith("CHANGELOG.md"):
         text = re.sub(r"^  \| `.*?\| ", "", text, flags=re.MULTILINE)  # what commands were called before
     for module in set(re.findall(r"(?:python|torchrun[^`\n]*?) -m ((?:ddpm|train)[\w.]*)", text)):
         spec = importlib.util.find_spec(module.rstrip("."))
         assert spec and (not spec.submodule_search_locations or importlib.util.find_spec(module + ".__main__")), module
     for path in re.findall(r"`((?:tests|ddpm|train|\.ci)/[\w./-]+)`", text):
-        assert (ROOT / path).exists(), path
+        assert (ROOT / path.split("NAME")[0]).exists(), path
 
 
 def test_every_module_of_the_package_is_in_its_map():
