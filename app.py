@@ -376,8 +376,7 @@ _PLAYER = "document.querySelector('#{} ddpm-player')"
 # address.
 _NAMES = json.dumps(list(IN_LINK))
 _QUERY = f"""const pairs = {_NAMES}.map((name, k) => [name, values[k]]).filter(([, value]) => value !== null);
-  # a seed field left empty is null: no text of a link
-  const query = new URLSearchParams(pairs).toString();"""
+  const query = new URLSearchParams(pairs).toString();"""  # null: a seed field left empty
 REMEMBER = f"""(...values) => {{ {_QUERY}
   try {{ localStorage.setItem("ddpm", query); history.replaceState(null, "", "?" + query); }} catch {{}}
 }}"""
