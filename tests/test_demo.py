@@ -284,6 +284,7 @@ def test_references_are_few(tiny):
     assert len(demo._references) <= 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["dpm++2m", "ddim"])
 def test_each_step_brings_a_deterministic_sampler_nearer_to_the_reference(mnist, sampler):
     film = last(demo.ladder(mnist, demo.checked_ladder(NAMES, label="any", count=1, seed=0, sampler=sampler)))

@@ -21,6 +21,7 @@ TOLERANCE = 1e-3  # of pictures in [-1, 1]: an eighth of a gray level
 OURS = [name for name in CONTESTANTS if name != THEIRS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_engine_draws_the_pictures_of_the_plain_model(sampler, monkeypatch):
     plain = Pipeline.from_pretrained("mnist")
