@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from ddpm.unet import UNet
-from tests.conftest import DIGITS, tiny_unet
-from tests.test_unet import in_diffusers
+from tests.helpers import DIGITS, in_diffusers, tiny_unet
 from train.benchmark import training
 from train.data import DATASETS, Data
 from train.evaluate import judge
 from train.loop import Recipe, Trainer
+
+pytestmark = pytest.mark.slow
 
 TINY = ["--width", "8", "--batch-size", "4", "--device", "cpu"]
 RECIPE = Recipe(8, lr=2**-9)  # a number that the float32 of a captured learning rate holds too

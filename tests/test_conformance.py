@@ -24,7 +24,7 @@ from diffusers import (
 
 from ddpm import SAMPLERS, SCHEDULES, Schedule
 from ddpm.diffusion import PREDICTIONS
-from tests.mixture import Mixture
+from tests.helpers import Mixture
 
 MEANS, STD = ((-0.6,), (0.8,), (1.3,)), 0.1  # some of it beyond 1, so that clipping matters
 THEIR_NAME = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
@@ -135,6 +135,7 @@ SHORT = [(steps, prediction, clip) for steps in (1, 2, 5, 10, 50) for prediction
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
 @pytest.mark.parametrize("T", [1000, 200])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", CASES)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import DIGITS
+from tests.helpers import DIGITS
 from train.data import DATASETS, _torchvision
 
 folder = DATASETS["folder"]

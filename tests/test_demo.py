@@ -19,12 +19,11 @@ from ddpm import GRIDS, SAMPLERS, Pipeline, Schedule, Settings, Start
 from ddpm.demo import about, requests, tasks
 from ddpm.demo.requests import Request
 from ddpm.demo.tasks import Compare, Denoise, Forward, Generate, Ladder
-from ddpm.hub import BUILT_IN
-from ddpm.settings import MAX_SEED
 from ddpm.frames import GIF_FRAMES
+from ddpm.hub import BUILT_IN
 from ddpm.pixels import from_picture, grid, moving, png
-from tests.conftest import tiny_unet
-from tests.test_player import decode, distance
+from ddpm.settings import MAX_SEED
+from tests.helpers import decode, distance, tiny_unet
 
 NAMES = tuple("0123456789")
 NAN, INF = float("nan"), float("inf")
@@ -290,6 +289,7 @@ def test_references_are_few(tiny):
     assert len(tasks.references) <= 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["dpm++2m", "ddim"])
 def test_each_step_brings_a_deterministic_sampler_nearer_to_the_reference(mnist, sampler):
     film = last(Ladder(requests.ladder(NAMES, label="any", count=1, seed=0, sampler=sampler)).films(mnist))

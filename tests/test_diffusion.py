@@ -5,7 +5,7 @@ from ddpm import Schedule, add_noise, denoiser, loss
 from ddpm.diffusion import PREDICTIONS
 from ddpm.pixels import LIMIT
 from ddpm.unet import PREDICTION_TYPES
-from tests.conftest import tiny_unet
+from tests.helpers import tiny_unet
 
 
 def batch(n=6, seed=1):

@@ -14,7 +14,7 @@ from diffusers import (
 
 from ddpm import Pipeline, Schedule, hub
 from ddpm.files import write_atomic
-from tests.conftest import tiny_unet
+from tests.helpers import tiny_unet
 from train.publish.export import layout, main
 
 SEEDS = (3, 4, 5)

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 
 from ddpm import Pipeline, hub
 from ddpm.files import write_atomic
-from tests.conftest import tiny_unet
+from tests.helpers import tiny_unet
 from tests.hub_server import OWNER
 
 
@@ -177,6 +177,7 @@ def test_weights_come_from_the_hub_and_then_from_the_cache(server):
     same_picture(Pipeline.from_pretrained(REPO), pipeline)  # cached: a Hub that is down is no harm
 
 
+@pytest.mark.slow
 def test_a_new_process_pulls_and_then_asks_nothing(server, tmp_path):
     """The command line, with an empty cache and the Hub's address from the environment."""
 

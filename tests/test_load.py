@@ -23,7 +23,6 @@ import app
 import ddpm.pipeline
 from ddpm import Pipeline
 from ddpm.demo import tasks
-from tests.test_player import decode, distance
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +31,7 @@ def page():
     page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     yield page
     page.close()
+from tests.helpers import decode, distance
 
 
 @pytest.fixture

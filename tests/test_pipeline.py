@@ -6,7 +6,7 @@ from PIL import Image
 from ddpm import SAMPLERS, Pipeline, Settings
 from ddpm.diffusion import denoiser
 from ddpm.samplers import affordable_steps
-from tests.conftest import tiny_unet
+from tests.helpers import tiny_unet
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,7 @@ def test_rgb_images_work_all_the_way(tmp_path):
     images.save(tmp_path / "a.gif")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_builtin_weights_draw_strokes_on_a_dark_ground(sampler):
     """On the sampler's own grid, with 5, 10 or 20 evaluations: as much ink as real digits have (13 % of the area), and

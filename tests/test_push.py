@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from ddpm import hub
-from tests.conftest import TINY
+from tests.helpers import TINY
 from tests.hub_server import OWNER, READ_TOKEN, TOKEN
 from train.__main__ import main as train
 from train.publish import card, push

@@ -9,7 +9,7 @@ import torch
 
 from ddpm import GRIDS, SAMPLERS, SCHEDULES, Schedule
 from ddpm.samplers import evaluations
-from tests.mixture import Mixture
+from tests.helpers import Mixture
 
 MEAN, STD = 0.3, 0.5
 VARIANTS = {**{name: sampler.walk for name, sampler in SAMPLERS.items()}, "ddim eta=0.5": partial(SAMPLERS["ddim"].walk, eta=0.5), "ddim eta=1": partial(SAMPLERS["ddim"].walk, eta=1.0)}

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save
 
 from ddpm import Pipeline, UNet, hub
-from tests.conftest import DIGITS, TINY, tiny_unet
+from tests.helpers import DIGITS, TINY, tiny_unet
 from train import loop
 from train.__main__ import main
 from train.checkpoint import CHECKPOINT, Header, read_header
@@ -59,6 +59,7 @@ def test_the_artefact_is_the_average_not_the_last_weights(run):
     assert not all(torch.equal(value, state[f"model.{name}"]) for name, value in published.items())
 
 
+@pytest.mark.slow
 def test_the_loss_falls(tmp_path):
     assert main([*TINY, "--out", str(tmp_path / "run"), "--images", "1600", "--checkpoint-every", "50"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -115,6 +116,7 @@ def wait_for_step(out, step, process):
     raise AssertionError("no checkpoint came")
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_end(tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert main([*TINY, "--out", str(straight), "--steps", "60", "--checkpoint-every", "1"]) == 0
@@ -126,6 +128,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(tmp_path):
     assert same(weights(killed), weights(straight))
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     out = tmp_path / "run"
     with started(out, "--steps", "100000") as process:
@@ -139,6 +142,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     assert read_header(out).step == step + 2
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     """The same movement of the weights, up to what Adam makes of float error. Half the batch moves them elsewhere."""
     settings = [*TINY, "--steps", "6", "--warmup", "0", "--ema", "0"]
@@ -194,6 +198,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
     assert not (out / hub.WEIGHTS).exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_one_line_and_no_checkpoint(tmp_path):
     """A limit on the size of files stands for the full disk: the system refuses the write half-way either way."""
     out = tmp_path / "run"
@@ -247,6 +252,7 @@ def test_few_times_are_enough(tmp_path):
     assert main([*TINY, "--out", str(tmp_path / "run"), "--steps", "1", "--T", "3"]) == 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_may_be_replaced_while_it_is_read(run, tmp_path):
     """Whoever reads sees the old one or the new one, also where they differ in size."""
     tensors, long = load_file(run / CHECKPOINT), {"x": "x" * 999}
