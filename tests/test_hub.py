@@ -108,7 +108,7 @@ def test_nonsense_in_the_config_is_refused_in_one_line(folder, changes, words):
 
 @pytest.mark.parametrize(("text", "words"), [
     ("", "not valid JSON"), ("[1]", "must hold an object"), ("{}", "lacks channels"), ("[" * 100_000, "not valid JSON"),
-    (" " * 2_000_000, "larger than 1 MB"), ("\udcff", "JSON"),
+    (" " * 2_000_000, "has 2,000,000 bytes, it may have 1,000,000"), ("\udcff", "JSON"),
 ])
 def test_a_config_that_is_none_is_refused(folder, text, words):
     (folder / hub.CONFIG).write_bytes(text.encode(errors="surrogateescape"))
