@@ -21,6 +21,7 @@ from ddpm import Schedule, UNet, hub
 from ddpm.engine.cpus import use_all
 from ddpm.files import write_atomic
 from ddpm.pixels import png
+from ddpm.unet import MAX_ATTENTION
 
 from .checkpoint import load_checkpoint, read_header, save_checkpoint
 from .data import DATASETS, Data
@@ -256,7 +257,9 @@ def build(args: argparse.Namespace, data: Data) -> UNet:
     fit."""
     _, channels, size, _ = data.images.shape
     sides = [size >> level for level in range(len(args.mults))]
-    attends = sides[1:] if args.attention is None else args.attention
+    attends = args.attention
+    if attends is None:
+        attends = [side for side in sides[1:] if side <= MAX_ATTENTION]
     if not set(attends) <= set(sides):
         raise ValueError(f"--attention takes sides of the levels, which are {sides}, got {attends}")
     return UNet(
