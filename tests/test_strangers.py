@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import app
-from ddpm import Schedule, demo, hub
+from ddpm import Pipeline, Schedule, demo, hub
 from ddpm.__main__ import main
 from ddpm.demo.serving import Serving, pipeline
 from tests.conftest import tiny_unet
@@ -136,6 +136,24 @@ def test_names_of_tensors_are_printed_as_one_short_line(folder, whole, name, cap
     header[name]["dtype"] = "\u202eF32\n"
     put_weights(folder, whole, header, data)
     assert not told_or_drawn(folder, capfd, tmp_path / "a.png")
+
+
+REPORT = {"weights_sha256": "", "samples": 10_000, "figures": {"frechet": {"mean": 2.5, "floor": 3.25}, "accuracy": {"mean": 0.995}}}
+
+
+@pytest.mark.parametrize("report", [
+    "[" * 100_000, "1" * 5000, "[]", "{}", "\xff", *(json.dumps(REPORT | changes) for changes in (
+        {"samples": float("inf")}, {"samples": "<b>"}, {"samples": None}, {"figures": []}, {"figures": {"frechet": [1, 2]}}, {"figures": {"frechet": {"mean": "<b>", "floor": 1}}},
+        {"figures": REPORT["figures"] | {"accuracy": 3}}, {"figures": REPORT["figures"] | {"accuracy": {"mean": {}}}}, {"figures": REPORT["figures"] | {"accuracy": {"mean": "9"}}},
+        {"weights_sha256": "other"})),
+], ids=lambda report: ascii(report)[-50:])
+def test_a_report_that_is_none_says_nothing_on_the_page(folder, whole, report):
+    found = Pipeline.from_pretrained(put(folder, whole))
+    (folder / "evaluation.json").write_bytes(report.replace('"weights_sha256": ""', json.dumps({"weights_sha256": found.config["sha256"]})[1:-1]).encode("latin-1"))
+    assert demo.quality(found, folder) == ""
+    good = REPORT | {"weights_sha256": found.config["sha256"]}
+    (folder / "evaluation.json").write_text(json.dumps(good))
+    assert "10,000 images" in demo.quality(found, folder) and "99.5%" in demo.quality(found, folder)
 
 
 # --- Memory -------------------------------------------------------------------------------------------------------
