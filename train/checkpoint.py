@@ -2,15 +2,23 @@
 `artefact.py`."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ddpm.files import write_atomic
+from ddpm.files import TEMPORARY, write_atomic
 
 from .loop import Trainer
+
+try:
+    import fcntl
+except ImportError:  # on Windows nobody is kept out
+    fcntl = None
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -55,6 +63,35 @@ def read_header(run: Path) -> Header | None:
         raise ValueError(
             f"{path} is damaged or not a checkpoint of this program ({error})"
         ) from error
+
+
+@contextmanager
+def alone(run: Path, header: Header | None) -> Iterator[None]:
+    """Makes the run's folder, and keeps it for this process as long as it lives, however it ends.
+
+    Raises ValueError if another process has it, or wrote into it after header was read. What a
+    killed process left half written is cleared away."""
+    run.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another process trains in {run}: wait for it, or choose another --out"
+            ) from error
+        except OSError:  # a file system that cannot lock folders
+            pass
+        if read_header(run) != header:
+            raise ValueError(f"another process has just trained in {run}: go on with --resume")
+        for left in run.glob(TEMPORARY):
+            left.unlink()
+        yield
+    finally:
+        os.close(folder)
 
 
 def load_checkpoint(run: Path, trainer: Trainer) -> None:

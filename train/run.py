@@ -8,7 +8,7 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ddpm.files import write_atomic
 from ddpm.pixels import png
 from ddpm.unet import MAX_ATTENTION
 
-from .checkpoint import load_checkpoint, read_header, save_checkpoint
+from .checkpoint import alone, load_checkpoint, read_header, save_checkpoint
 from .data import DATASETS, Data
 from .loop import Budget, Recipe, Record, Trainer, stopwatch, train
 from .publish import artefact, card, export, push
@@ -74,6 +74,7 @@ def run(args: argparse.Namespace, command: str) -> int:
 
     budget = Budget(steps, args.minutes)
     with (
+        alone(args.out, header) if trainer.rank == 0 else nullcontext(),
         _Watcher(args, trainer, data, settings, budget, seconds) as watcher,
         _interrupts(trainer.world) as interrupted,
     ):
@@ -136,7 +137,6 @@ class _Watcher:
         self.bar = None
         self.pusher = push.Background(args.push, args.push_every)
         if trainer.rank == 0:
-            args.out.mkdir(parents=True, exist_ok=True)
             self.save()
             (args.out / "samples").mkdir(exist_ok=True)
             _forget_after(args.out / METRICS, trainer.step)
