@@ -41,10 +41,10 @@ def _beside(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield beside
-    except FileNotFoundError as error:
-        raise OSError(f"cannot write {path}: there is no folder {path.parent}") from error
     except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+        there = path.parent.is_dir()
+        why = (error.strerror or error) if there else f"there is no folder {path.parent}"
+        raise OSError(f"cannot write {path}: {why}") from error
     finally:
         with suppress(OSError):  # after a success nothing has it any more
             beside.unlink()
