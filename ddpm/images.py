@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from .files import write_atomic
+from .files import check_writable, write_atomic
 from .frames import Frame, pick_frames
 from .pixels import gif, grid, png
 from .player import Walk, document, embedded, film
@@ -76,8 +76,8 @@ class Images:
 
 
 def check_out(path: str | os.PathLike[str]) -> None:
-    """Raises ValueError unless `Images.save` could write to path, as far as its name and folder
-    tell."""
+    """Raises ValueError or OSError unless `Images.save` could write to path, as far as can be told
+    before."""
     if not os.fspath(path):
         raise ValueError(
             "cannot write: the name is empty; name a .html, a .gif, a .png, or a folder"
@@ -89,7 +89,7 @@ def check_out(path: str | os.PathLike[str]) -> None:
         raise ValueError(
             f"cannot write {path}: name a .html, a .gif, a .png, or a folder (no ending)"
         )
-    if path.suffix and not path.parent.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.exists() and not path.suffix:
-        raise ValueError(f"cannot write into {path}: it is a file")
+    if path.suffix:
+        check_writable(path)
+    elif above := next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), None):
+        raise ValueError(f"cannot write into {path}: {above} is a file")

@@ -24,6 +24,10 @@ PREDICTION_TYPES = (
     "x0",
 )  # what a network may be trained to say; diffusion.PREDICTIONS has the formulas
 
+# What a network may take, whoever describes it: numbers in one image of one layer, pixels a side
+# where every pixel attends to every other, parameters (2 GB).
+MAX_VALUES, MAX_ATTENTION, MAX_PARAMETERS = 2**24, 64, 2**29
+
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """Cosines and sines of t at dim / 2 frequencies from 1 down to 1/10000: N -> N×dim. DDPM,
@@ -197,6 +201,7 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(groups, stem)
         self.conv_out = nn.Conv2d(stem, channels, 3, padding=1)
         _silence(self.conv_out)
+        _check_most("parameters", sum(p.numel() for p in self.parameters()), MAX_PARAMETERS)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """What the network predicts (see `prediction`), N×C×H×W.
@@ -240,7 +245,10 @@ def _check(
         raise ValueError(f"mults must be 1 to 5 whole numbers, got {len(mults)}")
     side = 2 ** (len(mults) - 1)
     rules = {
-        "channels must be 1 (grayscale) or 3 (RGB)": (channels, channels in (1, 3)),
+        "channels must be 1 (grayscale) or 3 (RGB)": (
+            channels,
+            whole(channels, 1, 3) and channels != 2,
+        ),
         "mults must be whole numbers in 1..16": (mults, all(whole(m, 1, 16) for m in mults)),
         f"size must be a multiple of {side} in 4..256": (
             size,
@@ -261,3 +269,15 @@ def _check(
     for rule, (value, holds) in rules.items():
         if not holds:
             raise ValueError(f"{rule}, got {value!r}")
+    sides = [size >> level for level in range(len(mults))]
+    widest = max(width * m * side**2 for m, side in zip(mults, sides, strict=True))
+    _check_most("width × mult × pixels of a level", widest, MAX_VALUES)
+    attending = [
+        s for s, a in zip(sides, (*attention[:-1], True), strict=True) if a
+    ]  # the last: always
+    _check_most("the side of a level with attention", max(attending), MAX_ATTENTION)
+
+
+def _check_most(what: str, value: int, most: int) -> None:
+    if value > most:
+        raise ValueError(f"{what} may be at most {most:,}, got {value:,}: the network is too large")

@@ -23,14 +23,6 @@ import app
 import ddpm.pipeline
 from ddpm import Pipeline
 from ddpm.demo import tasks
-
-
-@pytest.fixture(scope="module")
-def page():
-    page = app.build()
-    page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    yield page
-    page.close()
 from tests.helpers import decode, distance
 
 

@@ -99,7 +99,7 @@ def test_bad_settings_are_refused_at_once_with_the_valid_ones(pipeline, settings
 
 
 def test_huge_images_are_refused_before_memory_is_taken():
-    large = Pipeline(tiny_unet(channels=3, size=256))
+    large = Pipeline(tiny_unet(channels=3, size=256, mults=(1, 2, 2), attention=(False, False, True)))
     with pytest.raises(ValueError, match=r"1\.\.21 images of this model"):
         large.stream(Settings(seeds=range(22)))
     with pytest.raises(ValueError, match=r"1\.\.1024 images"):
@@ -112,7 +112,7 @@ def test_an_image_set_is_shown_in_a_line(pipeline):
 
 @pytest.mark.parametrize("name", ["", "a.jpg", "no/such/folder/a.png"])
 def test_a_name_that_cannot_be_written_is_refused(pipeline, tmp_path, name):
-    with pytest.raises(ValueError, match="cannot write"):
+    with pytest.raises((ValueError, OSError), match="cannot write"):
         pipeline.sample(seeds=[0], steps=1).save(tmp_path / name if name else "")
     assert list(tmp_path.iterdir()) == []
 

@@ -154,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         network,
         "--attention",
-        "sides in pixels at which there is attention (all but the first level, if left out)",
+        "sides in pixels at which there is attention (all up to 64 but the first level, if left out)",
         type=int,
         nargs="*",
         metavar="SIDE",

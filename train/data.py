@@ -13,6 +13,8 @@ from torch import Tensor
 from torchvision import datasets
 from tqdm import tqdm
 
+from ddpm.hub import check_class_names
+
 _SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
@@ -99,10 +101,12 @@ def _folder(root: Path, size: int | None) -> Data:
         raise ValueError(
             f"{stray} lies beside the class folders {', '.join(classes[:3])}…: move it into one"
         )
-    if len(classes) > 1000 or any(len(name) > 100 for name in classes):
-        raise ValueError(
-            f"{root}: subfolders are classes, at most 1000, with names of at most 100 characters"
-        )
+    if len(classes) > 1000:
+        raise ValueError(f"{root}: subfolders are classes, at most 1000, not {len(classes)}")
+    try:
+        check_class_names(classes)
+    except ValueError as error:
+        raise ValueError(f"{root}: subfolders are classes: {error}") from error
 
     first = _read(paths[0], size)
     if len(paths) * first.nbytes > _MAX_BYTES:

@@ -8,7 +8,7 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from ddpm import Schedule, UNet, hub
 from ddpm.engine.cpus import use_all
 from ddpm.files import write_atomic
 from ddpm.pixels import png
+from ddpm.unet import MAX_ATTENTION
 
-from .checkpoint import load_checkpoint, read_header, save_checkpoint
+from .checkpoint import alone, load_checkpoint, read_header, save_checkpoint
 from .data import DATASETS, Data
 from .loop import Budget, Recipe, Record, Trainer, stopwatch, train
 from .publish import artefact, card, export, push
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace, command: str) -> int:
 
     budget = Budget(steps, args.minutes)
     with (
+        alone(args.out, header) if trainer.rank == 0 else nullcontext(),
         _Watcher(args, trainer, data, settings, budget, seconds) as watcher,
         _interrupts(trainer.world) as interrupted,
     ):
@@ -135,7 +137,6 @@ class _Watcher:
         self.bar = None
         self.pusher = push.Background(args.push, args.push_every)
         if trainer.rank == 0:
-            args.out.mkdir(parents=True, exist_ok=True)
             self.save()
             (args.out / "samples").mkdir(exist_ok=True)
             _forget_after(args.out / METRICS, trainer.step)
@@ -256,7 +257,9 @@ def build(args: argparse.Namespace, data: Data) -> UNet:
     fit."""
     _, channels, size, _ = data.images.shape
     sides = [size >> level for level in range(len(args.mults))]
-    attends = sides[1:] if args.attention is None else args.attention
+    attends = args.attention
+    if attends is None:
+        attends = [side for side in sides[1:] if side <= MAX_ATTENTION]
     if not set(attends) <= set(sides):
         raise ValueError(f"--attention takes sides of the levels, which are {sides}, got {attends}")
     return UNet(

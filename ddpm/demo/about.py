@@ -26,13 +26,15 @@ def quality(pipeline: Pipeline, folder: Path) -> str:
         report = json.loads((folder / "evaluation.json").read_bytes())
         if report["weights_sha256"] != pipeline.config["sha256"]:
             return ""
-        distance, samples = report["figures"]["frechet"], int(report["samples"])
-        mean, floor = float(distance["mean"]), float(distance["floor"])
+        distance = report["figures"]["frechet"]
         shows = report["figures"].get("accuracy", {}).get("mean")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        said = (
+            f"Measured on {report['samples']:,d} images: Fréchet distance to the training images "
+            f"{distance['mean']:.2f}, where as many real test images have {distance['floor']:.2f} "
+            "(lower is better)"
+        )
+        said += f"; {shows:.1%} show the digit asked for." if shows is not None else "."
+    # Whatever a stranger's file holds: what is no such report tells nothing.
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return ""
-    said = (
-        f"Measured on {samples:,} images: Fréchet distance to the training images {mean:.2f}, "
-        f"where as many real test images have {floor:.2f} (lower is better)"
-    )
-    return said + (f"; {float(shows):.1%} show the digit asked for." if shows is not None else ".")
+    return said

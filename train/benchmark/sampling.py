@@ -29,7 +29,7 @@ from tqdm import tqdm
 from ddpm.diffusion import denoiser
 from ddpm.engine import Engine, onnx_runtime, pytorch
 from ddpm.engine.cpus import use_all
-from ddpm.files import write_atomic
+from ddpm.files import check_writable, write_atomic
 from ddpm.pipeline import Pipeline
 from ddpm.samplers import SAMPLERS, evaluations
 from ddpm.settings import Settings
@@ -375,8 +375,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(
                 f"--batches must be in 1..1024, got {' '.join(map(str, args.batches))}"
             )
-        if args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
-            raise ValueError(f"cannot write {args.out}: it is a folder, or its folder is not there")
+        if args.out:
+            check_writable(args.out)
         threads = use_all()
         pipeline = Pipeline.from_pretrained(args.model)
         pipeline.model.schedule.times(args.steps)

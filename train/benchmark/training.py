@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ddpm import SAMPLERS, Pipeline, UNet, loss
-from ddpm.files import write_atomic
+from ddpm.files import check_writable, write_atomic
 from ddpm.pixels import from_pixels
 from ddpm.settings import Settings
 from train.benchmark.sampling import Diffusers, spread
@@ -147,8 +147,8 @@ def main(argv: list[str] | None = None) -> int:
             0 < each <= 10**6 for each in args.minutes or []
         ):
             raise ValueError("--to-floor and --minutes, each above 0, go together")
-        if args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
-            raise ValueError(f"cannot write {args.out}: it is a folder, or its folder is not there")
+        if args.out:
+            check_writable(args.out)
         if "RANK" in os.environ:
             raise ValueError("this measures one process: start it without torchrun")
         device = join_processes(args.device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm import Pipeline
-from ddpm.files import write_atomic
+from ddpm.files import check_writable, write_atomic
 from ddpm.samplers import SAMPLERS
 from ddpm.settings import MAX_SEED, Settings
 
@@ -235,10 +235,8 @@ def _check(args: argparse.Namespace, pictures: bool) -> None:
     if args.sweep and args.out is None:
         raise ValueError("--sweep needs --out FILE.jsonl, where it keeps what is done")
     for path in (args.out, args.plot):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise ValueError(
-                f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is not there'}"
-            )
+        if path is not None:
+            check_writable(path)
 
 
 def _check_fit(pipeline: Pipeline, yardstick: Yardstick) -> None:
