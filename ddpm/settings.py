@@ -58,7 +58,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.seeds) <= MAX_IMAGES:
-            raise ValueError(f"1..{MAX_IMAGES} seeds can be sampled at once, got {len(self.seeds)}")
+            count = len(self.seeds)
+            raise ValueError(f"1..{MAX_IMAGES} images can be sampled at once, got {count} seeds")
         object.__setattr__(self, "seeds", tuple(self.seeds))
         for seed in self.seeds:
             if type(seed) is not int or not 0 <= seed <= MAX_SEED:

@@ -65,7 +65,7 @@ def told_or_drawn(folder, capfd, out):
     code = main(["--model", str(folder), "--count", "1", "--seed", "0", "--steps", "1", "--out", str(out)])
     said = capfd.readouterr()
     if code == 0:
-        assert out.stat().st_size and "1 pictures" in said.out
+        assert out.stat().st_size and "1 images" in said.out
         return True
     assert code == 2 and not out.exists() and not said.out
     assert said.err.startswith("ddpm: ") and said.err.endswith("\n")
