@@ -98,9 +98,9 @@ def sample_times(count: int, T: int, generator: torch.Generator) -> Tensor:
     removes that (stratified sampling); each time is as likely as before, so the expected loss is
     the same. Compare the low-discrepancy times of Kingma et al. 2021 (VDM), Appendix I.1."""
     k = torch.arange(count, device=generator.device, dtype=torch.float64)
-    # 1 - rand is in (0, 1], so that a time on the upper edge of a part belongs to it, and 0 to none
+    # in (0, 1]: each part includes its upper end, not its lower one, so that no time is 0
     u = 1 - torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
-    return ((k + u) * T / count).ceil().clamp(min=1)
+    return ((k + u) * T / count).ceil()
 
 
 class Trainer:

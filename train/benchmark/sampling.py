@@ -10,7 +10,6 @@ import json
 import math
 import multiprocessing
 import platform
-import shlex
 import statistics
 import sys
 import time
@@ -36,7 +35,7 @@ from ddpm.samplers import BEST_GRIDS, BEST_SAMPLER, SAMPLERS, Sampler, evaluatio
 from ddpm.unet import Network, UNet
 
 from ..command import add_option, command
-from ..publish import export
+from ..publish import artefact, export
 
 MATMUL = 2048  # side of the square matrices whose product shows what the machine can do
 PICTURES = 16
@@ -339,7 +338,7 @@ def main(argv: list[str] | None = None) -> int:
     pipeline = Pipeline.from_pretrained(args.model)
     pipeline.model.schedule.times(args.steps)
     report = {
-        "command": shlex.join(["python", "-m", "train.benchmark.sampling", *argv]),
+        "command": artefact.command("train.benchmark.sampling", argv),
         "date": date.today().isoformat(),
         "cpu": _cpu(),
         "threads": threads,

@@ -33,7 +33,7 @@ from ..loop import Recipe, Trainer, sample_batch
 from ..processes import join_processes
 from ..publish import artefact, card
 from ..run import build
-from .sampling import Diffusers, ratio, spread, table
+from .sampling import Diffusers, in_turns, ratio, spread, table
 
 # the options that mean the same as for python -m train
 SHARED = ("dataset", "data", "width", "attention", "batch_size", "device")
@@ -238,16 +238,17 @@ def measure(
 ) -> dict[str, list[float]]:
     """Images a second of each, for each round. wait: returns when the device has finished its
     work."""
-    rates: dict[str, list[float]] = {name: [] for name in updates}
-    for _ in tqdm(range(rounds + 1), unit="round", leave=False):
-        for name, update in updates.items():
-            wait()
-            begin = time.perf_counter()
+
+    def repeated(update: Callable[[], object]) -> Callable[[], None]:
+        def work() -> None:
             for _ in range(steps):
                 update()
             wait()
-            rates[name].append(steps * batch / (time.perf_counter() - begin))
-    return {name: values[1:] for name, values in rates.items()}  # the first round is warm-up
+
+        return work
+
+    took = in_turns({name: repeated(update) for name, update in updates.items()}, rounds)
+    return {name: [steps * batch / value for value in values] for name, values in took.items()}
 
 
 def to_floor(args: argparse.Namespace, device: torch.device, origin: dict[str, Any]) -> None:

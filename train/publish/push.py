@@ -196,8 +196,8 @@ def _patiently(attempt: Callable[[], T]) -> T:
             )
             if wait is None or not passing or not isinstance(cause, _BROKEN):
                 raise
-            told = answer.headers.get("Retry-After", "") if answer is not None else ""
-            time.sleep(min(int(told), _LONGEST_WAIT) if told.isdecimal() else wait)
+            named = answer.headers.get("Retry-After", "") if answer is not None else ""
+            time.sleep(min(int(named), _LONGEST_WAIT) if named.isdecimal() else wait)
     raise AssertionError("unreachable")
 
 
