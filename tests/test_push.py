@@ -85,7 +85,7 @@ def test_what_was_measured_is_in_the_card(server, run, tmp_path, capsys):
     assert "python -m train.evaluate --model x" in text
     (measured / "evaluation.json").write_text("[]")
     assert push.main([str(measured), REPO]) == 2
-    assert "no report" in told(capsys) and server.commits(REPO) == 1
+    assert "not a report" in told(capsys) and server.commits(REPO) == 1
     (measured / "evaluation.json").write_text(json.dumps(report | {"weights_sha256": 64 * "0"}))
     assert card.main([str(measured)]) == push.main([str(measured), REPO]) == 2
     assert "other weights" in told(capsys) and server.commits(REPO) == 1

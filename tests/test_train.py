@@ -177,7 +177,7 @@ def test_a_gradient_that_is_no_number_is_never_saved(tmp_path, monkeypatch, caps
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spoiled)
     out = tmp_path / "run"
     assert main([*TINY, "--out", str(out), "--steps", "10", "--checkpoint-every", checkpoint_every]) == 1
-    assert "no finite number" in error_of(capsys)
+    assert "NaN or infinite" in error_of(capsys)
     assert read_header(out).step == (5 if checkpoint_every == "5" else 0)
     assert not (out / hub.WEIGHTS).exists()
 
@@ -344,14 +344,44 @@ def test_own_rgb_images_can_be_trained_on(tmp_path, capsys):
 
 def test_labels_are_dropped_for_each_sample_by_itself():
     torch.manual_seed(0)
-    trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), DATASETS["mnist"](DIGITS, None),
+    trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), DATASETS["mnist"].training(DIGITS, None),
                            loop.Recipe(400, drop_label=0.25))
     dropped = (trainer.batch[1] == 10).float().mean().item()
     assert 0.15 < dropped < 0.35
 
 
+@pytest.mark.parametrize(("count", "T"), [(512, 1000), (7, 1000), (64, 3), (1, 10), (1000, 1000), (10_000, 7)])
+def test_each_equal_part_of_the_times_gives_one(count, T):
+    """t is the whole number above a point of part k, which is (kT/N, (k + 1)T/N]."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        times = loop.sample_times(count, T, generator).tolist()
+        assert len(times) == count
+        for k, t in enumerate(times):
+            assert t == int(t) and 1 <= t <= T
+            assert k * T < t * count and (t - 1) * count < (k + 1) * T
+
+
+@pytest.mark.parametrize("count", [1, 4, 7, 16])
+def test_every_time_is_as_likely_as_any_other(count):
+    generator, T, rounds = torch.Generator().manual_seed(0), 10, 28_000 // count
+    times = torch.cat([loop.sample_times(count, T, generator) for _ in range(rounds)]).long()
+    counts = times.bincount(minlength=T + 1)
+    assert counts[0] == 0 and (counts[1:] / len(times) * T - 1).abs().max() < 0.1  # five standard deviations if independent
+
+
+def test_the_processes_together_see_the_whole_batch():
+    data, recipe = DATASETS["mnist"].training(DIGITS, None), loop.Recipe(12)
+    whole, *parts = (loop.sample_batch(data, recipe, 1000, torch.Generator().manual_seed(3), part)
+                     for part in (slice(None), slice(0, None, 3), slice(1, None, 3), slice(2, None, 3)))
+    for all_of_it, *shares in zip(whole, *parts, strict=True):
+        for rank, share in enumerate(shares):
+            assert torch.equal(share, all_of_it[rank::3])
+    assert (whole[2].sort().values == whole[2]).all() and len(set(whole[2].tolist())) == 12
+
+
 def test_the_average_warms_up_and_then_follows_slowly():
-    trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), DATASETS["mnist"](DIGITS, None), loop.Recipe(2, ema=0.5))
+    trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), DATASETS["mnist"].training(DIGITS, None), loop.Recipe(2, ema=0.5))
     name, _ = next(iter(trainer.model.named_parameters()))
     average = trainer.tensors()[f"ema.{name}"].double().clone()
     for step in range(1, 15):
@@ -363,7 +393,7 @@ def test_the_average_warms_up_and_then_follows_slowly():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; never run yet: none was to be had so far")
 def test_a_captured_step_on_a_gpu_is_the_step():
-    data = DATASETS["mnist"](DIGITS, None).to(torch.device("cuda"))
+    data = DATASETS["mnist"].training(DIGITS, None).to(torch.device("cuda"))
     compiled, plain = (loop.Trainer(tiny_unet(size=28, mults=(1, 1)).cuda(), data, loop.Recipe(64), compile=compile)
                        for compile in (True, False))
     for (name, a), b in zip(compiled.tensors().items(), plain.tensors().values(), strict=True):

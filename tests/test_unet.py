@@ -60,7 +60,7 @@ def test_eight_images_can_be_learnt_by_heart():
     from train.data import DATASETS
 
     torch.manual_seed(0)
-    x0 = from_pixels(DATASETS["mnist"](DIGITS, None).images[:8])
+    x0 = from_pixels(DATASETS["mnist"].training(DIGITS, None).images[:8])
     model = UNet(width=16, mults=(1, 2, 2), attention=(False, False, True), schedule=Schedule(T=100))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     t, eps = torch.full((8,), 90.0), torch.randn(8, 1, 28, 28)  # little is to be seen at t = 90: it must remember

@@ -1,5 +1,6 @@
-"""Checkpoints: all that is needed to go on as if nothing had happened. For us; what others get is
-`artefact.py`."""
+"""Checkpoints: all that a resumed run needs to end with the same weights as one that never stopped.
+
+They are for this program alone; what others get is made by `publish/artefact.py`."""
 
 import hashlib
 import json
@@ -36,14 +37,12 @@ class Header(NamedTuple):
 def save_checkpoint(run: Path, trainer: Trainer, settings: dict[str, Any], seconds: float) -> None:
     """Writes run/checkpoint.safetensors, whole or not at all.
 
-    Raises OSError, or FloatingPointError if a weight is no finite number; then the old one is still
-    there."""
+    Raises OSError, or FloatingPointError if a weight is NaN or infinite. Then the old checkpoint is
+    still there."""
     tensors = {name: value.cpu().contiguous() for name, value in trainer.tensors().items()}
-    spoiled = next((name for name, value in tensors.items() if not value.isfinite().all()), None)
-    if spoiled:
-        raise FloatingPointError(
-            f"{spoiled} holds values that are no finite numbers (step {trainer.step})"
-        )
+    bad = next((name for name, value in tensors.items() if not value.isfinite().all()), None)
+    if bad:
+        raise FloatingPointError(f"{bad} contains NaN or infinite values (step {trainer.step})")
     tensors["generator"] = trainer.generator.get_state()
     header = json.dumps(Header(settings, seconds, trainer.step)._asdict())
     metadata = {"header": header, "sha256": _digest(header, tensors)}
@@ -58,15 +57,14 @@ def _digest(header: str, tensors: dict[str, Tensor]) -> str:
 
 
 def read_header(run: Path) -> Header | None:
-    """What the checkpoint in run says of itself; None if there is none. Raises ValueError if it
+    """The header of the checkpoint in run; None if there is no checkpoint. Raises ValueError if it
     cannot be read."""
     path = run / CHECKPOINT
     if not path.exists():
         return None
     try:
-        with safe_open(
-            path, "np"
-        ) as file:  # not "pt", which opens the file twice: it may be replaced in between
+        # not "pt", which opens the file twice: it may be replaced in between
+        with safe_open(path, "np") as file:
             return Header(**json.loads(file.metadata()["header"]))
     except (SafetensorError, TypeError, KeyError, ValueError) as error:
         raise ValueError(
@@ -103,17 +101,19 @@ def alone(run: Path, header: Header | None) -> Iterator[None]:
         os.close(folder)
 
 
-def load_checkpoint(run: Path, trainer: Trainer) -> None:
-    """Puts trainer where it was when the checkpoint was written. Raises ValueError if it is
-    damaged, or of another network."""
+def load_checkpoint(run: Path, trainer: Trainer) -> Header:
+    """Puts trainer where it was when the checkpoint was written, and returns its header.
+
+    Raises ValueError if there is no checkpoint, or if it is damaged or of another network."""
     path, header = run / CHECKPOINT, read_header(run)
+    if header is None:
+        raise ValueError(f"there is no {path}")
     live = trainer.tensors()
     with safe_open(path, "pt") as file:
-        found = {
-            name: file.get_slice(name).get_shape() for name in file.keys() if name != "generator"
-        }
+        names = set(file.keys()) - {"generator"}
+        found = {name: file.get_slice(name).get_shape() for name in names}
         if found != {name: list(value.shape) for name, value in live.items()}:
-            raise ValueError(f"{path} is of another network")
+            raise ValueError(f"{path} belongs to another network")
         tensors = {name: file.get_tensor(name) for name in (*live, "generator")}
         told = file.metadata()
         # those of earlier versions have none
@@ -128,3 +128,4 @@ def load_checkpoint(run: Path, trainer: Trainer) -> None:
         for name, value in live.items():
             value.copy_(tensors[name])
     trainer.step = header.step
+    return header

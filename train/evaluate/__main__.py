@@ -20,11 +20,11 @@ from ddpm.samplers import SAMPLERS
 from ddpm.settings import MAX_SEED, Settings
 
 from ..data import DATASETS
+from ..processes import is_first, join_processes
 from ..publish import artefact
-from ..run import join_processes
 from . import sweep
 from .classifier import BUILT_IN
-from .drawing import draw, is_first, is_pictures, labels_of, read_pictures
+from .drawing import draw, is_pictures, labels_of, read_pictures
 from .yardstick import Yardstick, described, rows
 
 SAMPLES, SEEDS = 10_000, 3

@@ -18,11 +18,6 @@ from ddpm.pixels import to_pixels
 _BATCH = {"cpu": 100, "cuda": 1000}
 
 
-def is_first() -> bool:
-    """Whether this process is the one that measures, prints and writes."""
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
 def draw(
     pipeline: Pipeline,
     seeds: Sequence[int],

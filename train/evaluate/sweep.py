@@ -19,8 +19,9 @@ from ddpm import SAMPLERS, Pipeline
 from ddpm.files import write_atomic
 from ddpm.samplers import affordable_steps, evaluations
 
+from ..processes import is_first
 from . import plot
-from .drawing import draw, is_first, labels_of
+from .drawing import draw, labels_of
 from .yardstick import Yardstick
 
 _SAME = (
