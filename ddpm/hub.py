@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: see below
+from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .files import check_writable, write_atomic
 from .frames import Frame, pick_frames
-from .pixels import gif, grid, png
+from .pixels import gif, png, sheet
 from .player import Walk, document, embedded, film
 
 
@@ -36,9 +36,9 @@ class Images:
         frames = tuple(frame for k, frame in enumerate(stream) if k in shown)
         return cls(frames[-1].x, tuple(seeds), tuple(labels), frames)
 
-    def grid(self, scale: int = 4) -> Image.Image:
+    def sheet(self, scale: int = 4) -> Image.Image:
         """All of them as one picture, every pixel enlarged to a square of scale pixels."""
-        return grid(self.x, scale=scale)
+        return sheet(self.x, scale=scale)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes what the ending of path says.
@@ -53,13 +53,13 @@ class Images:
         if path.is_dir() or not path.suffix:
             path.mkdir(parents=True, exist_ok=True)
             for seed, x in zip(self.seeds, self.x, strict=True):
-                write_atomic(path / f"{seed:010d}.png", png(grid(x[None])))
+                write_atomic(path / f"{seed:010d}.png", png(sheet(x[None])))
         elif path.suffix.lower() == ".gif":
-            write_atomic(path, gif([grid(frame.x) for frame in self.frames]))
+            write_atomic(path, gif([sheet(frame.x) for frame in self.frames]))
         elif path.suffix.lower() == ".html":
             write_atomic(path, document(self._film()).encode())
         else:
-            write_atomic(path, png(self.grid()))
+            write_atomic(path, png(self.sheet()))
 
     def __repr__(self) -> str:
         first, last, shape = self.seeds[0], self.seeds[-1], list(self.x.shape[1:])

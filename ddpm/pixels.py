@@ -39,7 +39,7 @@ def from_picture(picture: Image.Image, channels: int, size: int) -> Tensor:
     return from_pixels(pixels.permute(2, 0, 1)[None])
 
 
-def grid(x: Tensor, *, scale: int = 1) -> Image.Image:
+def sheet(x: Tensor, *, scale: int = 1) -> Image.Image:
     """N images N×C×H×W (C is 1 or 3) as one picture, as square as can be, row by row, black in
     between.
 
@@ -48,11 +48,11 @@ def grid(x: Tensor, *, scale: int = 1) -> Image.Image:
     n, c, h, w = x.shape
     columns = int(np.ceil(np.sqrt(n)))
     rows = int(np.ceil(n / columns))
-    sheet = np.zeros((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, c), np.uint8)
+    canvas = np.zeros((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, c), np.uint8)
     for k, image in enumerate(to_pixels(x).permute(0, 2, 3, 1).numpy()):
         top, left = k // columns * (h + GAP), k % columns * (w + GAP)
-        sheet[top : top + h, left : left + w] = image
-    picture = Image.fromarray(sheet[..., 0] if c == 1 else sheet)
+        canvas[top : top + h, left : left + w] = image
+    picture = Image.fromarray(canvas[..., 0] if c == 1 else canvas)
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 

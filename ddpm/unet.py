@@ -235,47 +235,54 @@ def _check(
     attention: tuple[bool, ...],
     prediction: str,
 ) -> None:
-    """Bounds on every argument: they may come from a stranger's config.json, before any memory is
-    taken."""
-
-    def whole(value: object, low: int, high: int) -> bool:
-        return type(value) is int and low <= value <= high
-
+    """Bounds on every argument: they may come from a stranger's config.json."""
     if not 1 <= len(mults) <= 5:
         raise ValueError(f"mults must be 1 to 5 whole numbers, got {len(mults)}")
-    side = 2 ** (len(mults) - 1)
-    rules = {
-        "channels must be 1 (grayscale) or 3 (RGB)": (
+    side, levels = 2 ** (len(mults) - 1), len(mults)
+    flags = len(attention) == levels and all(type(a) is bool for a in attention)
+    types = ", ".join(PREDICTION_TYPES)
+    rules: list[tuple[object, bool, str]] = [
+        (
             channels,
-            whole(channels, 1, 3) and channels != 2,
+            channels in (1, 3) and _whole(channels, 1, 3),
+            "channels must be 1 (grayscale) or 3 (RGB)",
         ),
-        "mults must be whole numbers in 1..16": (mults, all(whole(m, 1, 16) for m in mults)),
-        f"size must be a multiple of {side} in 4..256": (
+        (mults, all(_whole(m, 1, 16) for m in mults), "mults must be whole numbers in 1..16"),
+        (
             size,
-            whole(size, 4, 256) and size % side == 0,
+            _whole(size, 4, 256) and size % side == 0,
+            f"size must be a multiple of {side} in 4..256",
         ),
-        "classes must be a whole number in 0..1000": (classes, whole(classes, 0, 1000)),
-        "width must be a multiple of 8 in 8..256": (width, whole(width, 8, 256) and width % 8 == 0),
-        "blocks must be a whole number in 1..8": (blocks, whole(blocks, 1, 8)),
-        f"attention must be true or false for each of the {len(mults)} levels": (
-            attention,
-            len(attention) == len(mults) and all(type(a) is bool for a in attention),
+        (classes, _whole(classes, 0, 1000), "classes must be a whole number in 0..1000"),
+        (
+            width,
+            _whole(width, 8, 256) and width % 8 == 0,
+            "width must be a multiple of 8 in 8..256",
         ),
-        f"prediction must be one of {', '.join(PREDICTION_TYPES)}": (
-            prediction,
-            prediction in PREDICTION_TYPES,
-        ),
-    }
-    for rule, (value, holds) in rules.items():
+        (blocks, _whole(blocks, 1, 8), "blocks must be a whole number in 1..8"),
+        (attention, flags, f"attention must be true or false for each of the {levels} levels"),
+        (prediction, prediction in PREDICTION_TYPES, f"prediction must be one of {types}"),
+    ]
+    for value, holds, rule in rules:
         if not holds:
             raise ValueError(f"{rule}, got {value!r}")
+    _check_memory(size, width, mults, attention)
+
+
+def _check_memory(
+    size: int, width: int, mults: tuple[int, ...], attention: tuple[bool, ...]
+) -> None:
+    """Raises ValueError for a network whose layers would hold too much, before memory is taken."""
     sides = [size >> level for level in range(len(mults))]
     widest = max(width * m * side**2 for m, side in zip(mults, sides, strict=True))
     _check_most("width × mult × pixels of a level", widest, MAX_VALUES)
-    attending = [
-        s for s, a in zip(sides, (*attention[:-1], True), strict=True) if a
-    ]  # the last: always
-    _check_most("the side of a level with attention", max(attending), MAX_ATTENTION)
+    attends = (*attention[:-1], True)  # the middle, at the last level's side, always does
+    largest = max(side for side, a in zip(sides, attends, strict=True) if a)
+    _check_most("the side of a level with attention", largest, MAX_ATTENTION)
+
+
+def _whole(value: object, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
 
 
 def _check_most(what: str, value: int, most: int) -> None:

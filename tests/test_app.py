@@ -43,7 +43,7 @@ def test_generate_streams_the_process_as_one_film(client):
         assert early["id"] == film["id"] and early["walks"][0]["seeds"] == walk["seeds"]
     ours = Pipeline.from_pretrained("mnist").sample(seeds=range(11, 15), steps=3)
     assert walk["labels"] == list(ours.labels)
-    assert distance(decode(walk["frames"][-1]["x"]), ours.grid(scale=1)) <= 1
+    assert distance(decode(walk["frames"][-1]["x"]), ours.sheet(scale=1)) <= 1
 
 
 def test_a_seed_left_out_is_drawn_by_lot_and_shown(client):

@@ -135,7 +135,7 @@ def test_generate_draws_what_was_asked_for_and_tells_where_it_is(visit):
     visitor = visit(QUICK)
     film = visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"] and film["at"] == film["last"])
     assert film["last"] == 6 and film["says"] == "t = 0 · no noise · 6 network evaluations"
-    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(11, 15), steps=6).grid(scale=1)
+    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(11, 15), steps=6).sheet(scale=1)
     visitor.wait(lambda _: distance(visitor.picture(), ours) <= 1)
     visitor.page.get_by_label("Seed").first.fill("77")
     assert visitor.generate()["seeds"] == [77, 78, 79, 80]
@@ -222,7 +222,7 @@ def test_files_hold_what_is_on_the_page(visit):
     visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"])
     visitor.wait(lambda _: page.locator("#save").is_enabled())
     path, name = visitor.saved(page.locator("#film .save").click)
-    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(11, 15), steps=6).grid()
+    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(11, 15), steps=6).sheet()
     with Image.open(path) as picture:
         assert name == "digits-11.png" and picture.format == "PNG" and distance(picture, ours) <= 1
     for k, wide in ((0, 1), (1, 1), (2, 2)):
@@ -245,7 +245,7 @@ def test_one_image_is_singled_out_by_a_click_and_its_seed_becomes_the_seed(visit
     page.locator("#film .cells button").nth(2).click()
     film = visitor.wait(lambda film: film["alone"] == 2 and seed_of(page) == "13")
     assert film["says"].startswith("seed 13")
-    alone = Pipeline.from_pretrained("mnist").sample(seeds=[13], steps=6).grid(scale=16)
+    alone = Pipeline.from_pretrained("mnist").sample(seeds=[13], steps=6).sheet(scale=16)
     path, name = visitor.saved(page.locator("#film .save").click)
     with Image.open(path) as picture:
         assert name == "digit-13.png" and distance(picture, alone) <= 1
@@ -317,7 +317,7 @@ def test_compare_walks_side_by_side_and_measures(visit):
         side = 4 * (2 * 28 + 2)
         assert picture.size == (3 * side + 2 * 24, side)
         ends = [picture.crop((k * (side + 24), 0, k * (side + 24) + side, side)) for k in range(3)]
-    ddim = Pipeline.from_pretrained("mnist").sample(seeds=range(4), steps=10, sampler="ddim").grid()
+    ddim = Pipeline.from_pretrained("mnist").sample(seeds=range(4), steps=10, sampler="ddim").sheet()
     assert distance(ends[1], ddim) <= 1 < distance(ends[0], ddim)
     assert words.count("evaluation") == 3 and re.search(r"\d\.\d\d s", words)
 

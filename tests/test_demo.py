@@ -21,7 +21,7 @@ from ddpm.demo.requests import Request
 from ddpm.demo.tasks import Compare, Denoise, Forward, Generate, Ladder
 from ddpm.frames import GIF_FRAMES
 from ddpm.hub import BUILT_IN
-from ddpm.pixels import from_picture, grid, moving, png
+from ddpm.pixels import from_picture, moving, png, sheet
 from ddpm.settings import MAX_SEED
 from tests.helpers import decode, distance, tiny_unet
 
@@ -239,9 +239,9 @@ def test_generate_streams_one_growing_film_of_what_the_pipeline_draws(tiny, monk
     frames = list(tiny.stream(Settings(seeds=range(11, 15), steps=3)))
     assert [frame["t"] for frame in walk["frames"]] == [frame.t for frame in frames]
     assert [frame["snr"] for frame in walk["frames"][:-1]] == pytest.approx([frame.snr for frame in frames[:-1]])
-    assert distance(decode(walk["frames"][-1]["x"]), grid(frames[-1].x)) == 0
+    assert distance(decode(walk["frames"][-1]["x"]), sheet(frames[-1].x)) == 0
     for shown, frame in zip(walk["frames"], frames, strict=True):
-        assert distance(decode(shown["x0"]), grid(frame.x0)) <= 1
+        assert distance(decode(shown["x0"]), sheet(frame.x0)) <= 1
     assert last(Generate(asked()).films(tiny))["id"] != films[0]["id"]
 
 
@@ -318,14 +318,14 @@ def test_forward_goes_from_noise_to_the_picture_itself(tiny, calls):
     assert walk["frames"][-1]["snr"] is None
     assert [frame["nfe"] for frame in walk["frames"]] == [*range(1, 41), 40] and len(counted) == 40
     x0 = tasks.as_images(tiny, data)
-    assert distance(decode(walk["frames"][-1]["x"]), grid(x0)) == distance(decode(walk["frames"][-1]["x0"]), grid(x0)) == 0
+    assert distance(decode(walk["frames"][-1]["x"]), sheet(x0)) == distance(decode(walk["frames"][-1]["x0"]), sheet(x0)) == 0
     eps = next(iter(tiny.stream(Settings(seeds=[7])))).x
     for frame, exact in zip(walk["frames"], tiny.forward(x0, seeds=[7], times=times), strict=True):
         alpha, sigma = tiny.model.schedule(frame["t"])
         torch.testing.assert_close(exact.x, (alpha * x0 + sigma * eps).float())
         assert (exact.t, exact.nfe) == (frame["t"], frame["nfe"])
-        assert distance(decode(frame["x"]), grid(exact.x) if frame["t"] == 0 else moving(grid(exact.x))) == 0
-        assert distance(decode(frame["x0"]), grid(exact.x0)) <= 1
+        assert distance(decode(frame["x"]), sheet(exact.x) if frame["t"] == 0 else moving(sheet(exact.x))) == 0
+        assert distance(decode(frame["x0"]), sheet(exact.x0)) <= 1
 
 
 def test_denoise_from_hardly_any_noise_is_nearly_the_picture(mnist):
@@ -343,7 +343,7 @@ def test_denoise_from_the_top_is_a_picture_of_its_own(mnist):
     """At t = 1000 hardly anything is left: what comes is what the seed draws without a picture."""
     [walk] = last(Denoise(requests.picture("1"), 1000, asked(count=1, seed=5, label="none")).films(mnist))["walks"]
     alone = list(mnist.stream(Settings(seeds=[5], labels=10, steps=3)))[-1].x
-    assert (from_picture(decode(walk["frames"][-1]["x"]), 1, 28) - from_picture(grid(alone), 1, 28)).abs().mean() < 0.02
+    assert (from_picture(decode(walk["frames"][-1]["x"]), 1, 28) - from_picture(sheet(alone), 1, 28)).abs().mean() < 0.02
 
 
 ABANDONED = {

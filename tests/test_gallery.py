@@ -4,7 +4,6 @@ import pytest
 from PIL import Image
 
 from ddpm import SAMPLERS, Pipeline
-from ddpm.pixels import grid
 from tests.helpers import tiny_unet
 from train.evaluate.gallery import COLUMNS, gallery, main
 
@@ -16,12 +15,12 @@ def test_a_cell_is_what_the_sampler_draws_and_costs_no_more_than_its_column():
     sheet = gallery(pipeline, [3, 4], scale=1)
     name = next(iter(SAMPLERS))
     for column, budget in enumerate(COLUMNS):
-        expected = grid(pipeline.sample(seeds=[4], sampler=name, steps=budget).x).convert("RGB")
+        expected = sheet(pipeline.sample(seeds=[4], sampler=name, steps=budget).x).convert("RGB")
         left, top = 104 + (2 * 8 + 6) * column + 8, 28
         assert sheet.crop((left, top, left + 8, top + 8)).tobytes() == expected.tobytes()
     heun = 28 + 14 * list(SAMPLERS).index("heun")
     two = sheet.crop((104 + 22, heun, 104 + 30, heun + 8))
-    one = grid(pipeline.sample(seeds=[3], sampler="heun", steps=1).x).convert("RGB")
+    one = sheet(pipeline.sample(seeds=[3], sampler="heun", steps=1).x).convert("RGB")
     assert two.tobytes() == one.tobytes(), "two steps of heun would cost three evaluations"
 
 

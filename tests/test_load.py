@@ -82,7 +82,7 @@ def until(holds):
 
 
 def drawn(seed, count=4, steps=5):
-    return Pipeline.from_pretrained("mnist").sample(seeds=range(seed, seed + count), steps=steps).grid(scale=1)
+    return Pipeline.from_pretrained("mnist").sample(seeds=range(seed, seed + count), steps=steps).sheet(scale=1)
 
 
 def test_twenty_visitors_at_once_each_get_their_own_pictures(page):

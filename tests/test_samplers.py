@@ -1,5 +1,6 @@
 """Samplers against closed forms (a point mass, Gaussians, mixtures) and each other; test_conformance.py has diffusers."""
 
+import inspect
 import weakref
 from functools import partial
 
@@ -208,3 +209,20 @@ def test_euler_is_euler_of_k_diffusion(steps):
         x0 = gaussian(schedule)(y / (1 + here**2) ** 0.5, t)
         y = y + (y - x0) / here * (there - here)
     torch.testing.assert_close(ours, y, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_table_says_which_samplers_add_noise(name):
+    drawn = []
+    schedule = Schedule(T=100)
+    walk = SAMPLERS[name].walk(point_mass(torch.zeros(1, 1, 2, 2)), schedule, start(), schedule.times(5), lambda x: drawn.append(x) or x)
+    assert len(list(walk)) == 6
+    assert bool(drawn) == SAMPLERS[name].fresh_noise
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_table_names_the_settings_that_a_sampler_has(name):
+    known = list(inspect.signature(SAMPLERS[name].walk).parameters)
+    assert known == ["denoise", "schedule", "x", "times", "randn_like", *SAMPLERS[name].settings]
+    for setting, bounds in SAMPLERS[name].settings.items():
+        bounds.check(setting, inspect.signature(SAMPLERS[name].walk).parameters[setting].default)

@@ -168,7 +168,7 @@ def test_the_whole_chain(run, tmp_path, hub_server, monkeypatch):
     assert done.returncode == 0 and TOKEN not in done.stdout + done.stderr, done.stderr
     old = Pipeline.from_pretrained(run).sample(seeds=seeds, steps=3)
     with Image.open(out) as pulled:
-        assert distance(pulled, old.grid()) <= 1
+        assert distance(pulled, old.sheet()) <= 1
 
     second = tmp_path / "second"
     assert train([*TINY, "--out", str(second), "--steps", "8", "--lr", "0.05", "--ema", "0", "--warmup", "0"]) == 0
@@ -178,4 +178,4 @@ def test_the_whole_chain(run, tmp_path, hub_server, monkeypatch):
         job.result(timeout=60)
         drawn = decode(job.outputs()[-1][0]["walks"][0]["frames"][-1]["x"])
     new = Pipeline.from_pretrained(second).sample(seeds=seeds, steps=3)
-    assert distance(drawn, new.grid(scale=1)) <= 1 < distance(drawn, old.grid(scale=1))
+    assert distance(drawn, new.sheet(scale=1)) <= 1 < distance(drawn, old.sheet(scale=1))

@@ -94,7 +94,7 @@ def test_as_on_zerogpu_the_app_reports_for_duty_and_draws_in_another_process(tmp
         server.shutdown()
         server.server_close()
     assert server.asked == ["/startup-report", "/schedule", "/allow", "/release"]
-    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(5, 9), steps=2).grid(scale=1)
+    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(5, 9), steps=2).sheet(scale=1)
     with Image.open(tmp_path / "x.png") as drawn:
         assert distance(drawn, ours) <= 1
 

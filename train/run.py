@@ -169,7 +169,7 @@ class _Watcher:
         if record.step % self.args.checkpoint_every == 0:
             self.save()
         if record.step % self.args.sample_every == 0 and self.trainer.rank == 0:
-            picture = png(artefact.sample(self.trainer.ema).grid())
+            picture = png(artefact.sample(self.trainer.ema).sheet())
             write_atomic(self.args.out / "samples" / f"{record.step:08d}.png", picture)
         if self.trainer.rank == 0 and self.args.push and self.pusher.due():
             self.push()

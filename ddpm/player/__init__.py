@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from ..frames import Frame
-from ..pixels import GAP, gif, grid, moving, png
+from ..pixels import GAP, gif, moving, png, sheet
 
 SCRIPT = (Path(__file__).parent / "player.js").read_text(encoding="utf-8")
 VIEWS = ("x", "x0", "both")  # the noisy images, the predicted clean ones, or both side by side
@@ -72,7 +72,7 @@ class Walk:
         data = self.data
         data["side"] = frame.x.shape[-1]
         last = len(data["frames"]) == data["total"] - 1
-        x = grid(frame.x)
+        x = sheet(frame.x)
         data["mode"] = x.mode
         data["frames"] = [
             *data["frames"],
@@ -81,7 +81,7 @@ class Walk:
                 "snr": None if math.isinf(frame.snr) else frame.snr,
                 "nfe": frame.nfe,
                 "x": _uri(x if last else moving(x)),
-                "x0": _uri(grid(frame.x0)),
+                "x0": _uri(sheet(frame.x0)),
             },
         ]
 
@@ -131,10 +131,10 @@ def as_gif(walk: dict[str, Any], view: str = "x") -> bytes:
 def _beside(pictures: list[Image.Image]) -> Image.Image:
     """Pictures of one size, left to right."""
     (width, height), between = pictures[0].size, 3 * GAP
-    sheet = Image.new(pictures[0].mode, (len(pictures) * (width + between) - between, height))
+    row = Image.new(pictures[0].mode, (len(pictures) * (width + between) - between, height))
     for k, picture in enumerate(pictures):
-        sheet.paste(picture, (k * (width + between), 0))
-    return sheet
+        row.paste(picture, (k * (width + between), 0))
+    return row
 
 
 def _uri(picture: Image.Image) -> str:

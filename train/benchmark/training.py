@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ddpm import SAMPLERS, Pipeline, UNet, loss
-from ddpm.files import write_atomic
+from ddpm.files import check_writable, write_atomic
 from ddpm.settings import Settings
 
 from ..__main__ import parser as train_parser

@@ -7,7 +7,7 @@ from typing import Any
 
 from ddpm import Images, Pipeline, UNet, hub
 from ddpm.files import write_atomic
-from ddpm.pixels import gif, grid, png
+from ddpm.pixels import gif, png, sheet
 
 from ..data import Data
 from . import card
@@ -42,8 +42,8 @@ def contents(
     classes = list(data.classes)
     counts = data.labels.bincount(minlength=len(classes)).tolist()
     return {
-        "samples.png": png(images.grid()),
-        "samples.gif": gif([grid(frame.x) for frame in images.frames]),
+        "samples.png": png(images.sheet()),
+        "samples.gif": gif([sheet(frame.x) for frame in images.frames]),
         "README.md": card.write(model, data, settings, made, step=step, seconds=seconds).encode(),
         **hub.files(
             model,
