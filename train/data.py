@@ -60,11 +60,13 @@ def _torchvision(dataset: type) -> Callable[[Path, int | None], Data]:
             ) from error
         pixels = torch.as_tensor(data.data)
         images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-        return Data(
-            images,
-            torch.as_tensor(data.targets),
-            tuple(name.split(" - ")[0] for name in data.classes),
-        )
+        labels, names = torch.as_tensor(data.targets), [n.split(" - ")[0] for n in data.classes]
+        if not 0 < len(images) == len(labels) or not 0 <= labels.min() <= labels.max() < len(names):
+            raise OSError(
+                f"{dataset.__name__} is not (whole) in {root}: its images and labels do not belong "
+                "together; delete them there, and they are downloaded again"
+            )
+        return Data(images, labels, tuple(names))
 
     return load
 

@@ -259,7 +259,7 @@ def main(argv: list[str] | None = None) -> int:
             (run / CARD).read_text(encoding="utf-8"),
         )
         write_atomic(run / CARD, measured(card, report, sha256).encode())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         print(f"card: {error}", file=sys.stderr)
         return 2
     return 0
