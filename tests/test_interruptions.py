@@ -24,7 +24,7 @@ from safetensors.torch import load, load_file
 from ddpm import __main__ as draw
 from ddpm import hub
 from ddpm.files import check_writable, write_atomic
-from tests.conftest import DIGITS, TINY
+from tests.helpers import DIGITS, TINY
 from tests.hub_server import OWNER
 from train import __main__ as train
 from train import run as train_run
@@ -145,6 +145,7 @@ FULL = """if True:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_one_line_and_nothing_is_half_written(home):
     """A limit on the size of files stands for the full disk: the system refuses the write half-way either way."""
     done = subprocess.run([sys.executable, "-c", FULL, str(home / "run"), "100"], capture_output=True, text=True, timeout=300, check=False,
@@ -256,10 +257,11 @@ def _train(argv):
         train.main(argv)
 
 
+@pytest.mark.slow
 def test_killed_ten_times_it_ends_with_the_weights_of_an_undisturbed_run(tmp_path):
     """At moments that chance picks, the writing of a checkpoint among them; nothing is left behind either."""
     straight, killed, chance = tmp_path / "straight", tmp_path / "killed", random.Random(0)
-    options = ["--steps", "120", "--checkpoint-every", "1"]
+    options = ["--steps", "40", "--checkpoint-every", "1"]
     assert train.main([*TINY, "--out", str(straight), *options]) == 0
     start = multiprocessing.get_context("forkserver")
     start.set_forkserver_preload(["tests.test_interruptions"])  # torch is imported once
@@ -270,12 +272,12 @@ def test_killed_ten_times_it_ends_with_the_weights_of_an_undisturbed_run(tmp_pat
         process.start()
         while process.is_alive() and not ((header := read_header(killed)) and header.step > before):
             time.sleep(0.002)
-        time.sleep(chance.random() * 0.02)
+        time.sleep(chance.random() * 0.01)
         assert process.is_alive(), "it ended before it could be killed"
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         kills, argv = kills + 1, ["--out", str(killed), "--resume"]
-    assert read_header(killed).step < 120
+    assert read_header(killed).step < 40
     (killed / ".checkpoint.safetensors.00000000.tmp").write_bytes(b"left behind")
     assert train.main(argv) == 0
     ours, theirs = load_file(killed / hub.WEIGHTS), load_file(straight / hub.WEIGHTS)
