@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -19,6 +20,7 @@ except ImportError:
     spaces = None
 
 import gradio as gr
+from gradio.context import LocalContext
 from huggingface_hub import constants
 
 from ddpm import GRIDS, SAMPLERS, player
@@ -26,11 +28,13 @@ from ddpm.demo import about, requests
 from ddpm.demo.requests import ANY, BEST, NONE, Request
 from ddpm.demo.serving import DEFAULT, Serving, Weights, on_fastest_device, pipeline
 from ddpm.demo.tasks import Compare, Denoise, Film, Forward, Generate, Ladder, Task
+from ddpm.demo.turns import Turns
 from ddpm.engine.cpus import use_all
 from ddpm.hub import BUILT_IN
 from ddpm.settings import GUIDANCE, MAX_SEED
 
 PATIENCE, AGAIN = 0.5, 30  # seconds to wait for weights from the Hub: at the start, and when asked
+UNHEARD = 5  # seconds after which a request whose answer nobody fetches is given up
 PLAYER_FILES, PAGE_FILES = Path(player.__file__).parent, Path(requests.__file__).parent
 ASKED = Request()  # what the form starts with, but for the seed
 RIVALS = [("ddpm", 10), ("ddim", 10), (ASKED.sampler, 10), (NONE, 20)]  # what Compare starts with
@@ -46,6 +50,7 @@ IN_LINK: dict[str, tuple[str, Callable[[str], Any]]] = {
     "guidance": ("guidance", float),
 }
 
+turns = Turns()
 serving = Serving(os.environ.get("DDPM_MODEL") or DEFAULT, os.environ.get("DDPM_REVISION") or None)
 
 
@@ -215,7 +220,35 @@ def _run(task: Task, weights: Weights) -> Iterator[Film]:
 
 
 # On a ZeroGPU Space it runs in a process that has a GPU.
-_films: Callable[[Task, Weights], Iterator[Film]] = spaces.GPU(_run) if spaces else _run
+_computed: Callable[[Task, Weights], Iterator[Film]] = spaces.GPU(_run) if spaces else _run
+
+
+def _films(task: Task, weights: Weights) -> Iterator[Film]:
+    """What a task shows, in turns with all that others have asked for."""
+    with _refusing():
+        yield from turns.share(_computed(task, weights), task.work, _listener())
+
+
+def _listener() -> Callable[[], bool]:
+    """Whether somebody fetches what the request of this moment yields.
+
+    Gradio keeps it until then, and would go on to the end: whoever sends requests and never looks
+    at the answers would keep the network busy. Nobody does if the same message is the oldest for
+    UNHEARD seconds."""
+    request, blocks = LocalContext.request.get(None), LocalContext.blocks.get(None)
+    if request is None or blocks is None:  # called from Python
+        return lambda: True
+    oldest, since = None, time.monotonic()
+
+    def listens() -> bool:
+        nonlocal oldest, since
+        waiting = blocks._queue.pending_messages_per_session.get(request.session_hash)
+        now, first = time.monotonic(), waiting._queue[0] if waiting and waiting.qsize() else None
+        if first is None or first is not oldest:
+            oldest, since = first, now
+        return now - since < UNHEARD
+
+    return listens
 
 
 @contextmanager
@@ -369,7 +402,7 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # `preprocess`: what Gradio would refuse, with a traceback in the log, is refused by ddpm.demo, in
 # words.
 WORK: dict[str, Any] = {
-    "concurrency_limit": 1,
+    "concurrency_limit": 16,  # they take turns; each holds one of Gradio's 40 threads meanwhile
     "concurrency_id": "network",
     "show_progress": "hidden",
     "preprocess": False,

@@ -29,7 +29,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
     Nothing that is there is touched."""
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, never raises
         raise OSError(f"cannot write {path}: it is a folder")
     with _beside(path) as beside:
         beside.touch(exist_ok=False)
@@ -42,7 +42,7 @@ def _beside(path: Path) -> Iterator[Path]:
     try:
         yield beside
     except OSError as error:
-        there = path.parent.is_dir()
+        there = os.path.isdir(path.parent)
         why = (error.strerror or error) if there else f"there is no folder {path.parent}"
         raise OSError(f"cannot write {path}: {why}") from error
     finally:

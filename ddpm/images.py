@@ -83,7 +83,7 @@ def check_out(path: str | os.PathLike[str]) -> None:
             "cannot write: the name is empty; name a .html, a .gif, a .png, or a folder"
         )
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, never raises
         return
     if path.suffix and path.suffix.lower() not in (".html", ".gif", ".png"):
         raise ValueError(

@@ -103,3 +103,8 @@ class Settings:
     def evaluations(self) -> int:
         """Network evaluations an image on the whole way from noise."""
         return evaluations(self.sampler, self.steps) * (2 if self.guidance else 1)
+
+    @property
+    def work(self) -> int:
+        """Network evaluations of all images together."""
+        return len(self.seeds) * self.evaluations

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DIGITS
+from tests.helpers import DIGITS
 from train.command import command
 from train.processes import first_then_others, is_first
 

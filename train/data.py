@@ -89,7 +89,13 @@ def _read_split(dataset: type, root: Path, *, train: bool) -> Data:
     pixels = torch.as_tensor(found.data)
     images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
     classes = tuple(name.split(" - ")[0] for name in found.classes)
-    return Data(images, torch.as_tensor(found.targets), classes)
+    labels = torch.as_tensor(found.targets)
+    if not 0 < len(images) == len(labels) or not 0 <= labels.min() <= labels.max() < len(classes):
+        raise OSError(
+            f"{dataset.__name__} is not (whole) in {root}: its images and labels do not belong "
+            "together; delete them there, and they are downloaded again"
+        )
+    return Data(images, labels, classes)
 
 
 def _folder(root: Path, size: int | None) -> Data:

@@ -155,7 +155,7 @@ def _label(names: Sequence[str], label: str) -> int | None:
 
 
 def _affordable(walks: Sequence[Settings]) -> None:
-    work = sum(len(each.seeds) * each.evaluations for each in walks)
+    work = sum(each.work for each in walks)
     if work > MAX_WORK:
         raise ValueError(
             f"images × network evaluations must be at most {MAX_WORK:,} (about twenty seconds of "

@@ -33,6 +33,10 @@ Film = dict[str, Any]
 class Task(Protocol):
     """Something that the page can show."""
 
+    @property
+    def work(self) -> int:
+        """Network evaluations times images, in all."""
+
     def films(self, pipeline: Pipeline) -> Iterator[Film]:
         """The film so far, again and again; the last one is complete."""
 
@@ -42,6 +46,11 @@ class Generate:
     """One walk from noise."""
 
     settings: Settings
+
+    @property
+    def work(self) -> int:
+        """As in `Task`."""
+        return self.settings.work
 
     def films(self, pipeline: Pipeline) -> Iterator[Film]:
         """As in `Task`."""
@@ -54,6 +63,11 @@ class Compare:
     thousand steps."""
 
     rivals: Sequence[Settings]
+
+    @property
+    def work(self) -> int:
+        """As in `Task`; the walk of a thousand steps too."""
+        return sum(each.work for each in self.rivals) + reference(self.rivals[0]).work
 
     def films(self, pipeline: Pipeline) -> Iterator[Film]:
         """As in `Task`."""
@@ -69,6 +83,12 @@ class Ladder:
     """The same noise in 1, 2, 5, … steps: what a step buys."""
 
     settings: Settings
+
+    @property
+    def work(self) -> int:
+        """As in `Task`; the walk of a thousand steps too."""
+        walks = [replace(self.settings, steps=steps) for steps in LADDER]
+        return sum(each.work for each in (*walks, reference(self.settings)))
 
     def films(self, pipeline: Pipeline) -> Iterator[Film]:
         """As in `Task`."""
@@ -86,6 +106,11 @@ class Forward:
 
     picture: bytes
     seed: int
+
+    @property
+    def work(self) -> int:
+        """As in `Task`."""
+        return FORWARD_MOMENTS
 
     def films(self, pipeline: Pipeline) -> Iterator[Film]:
         """As in `Task`; this one is short, and comes whole."""
@@ -105,6 +130,11 @@ class Denoise:
     picture: bytes
     t: float
     settings: Settings
+
+    @property
+    def work(self) -> int:
+        """As in `Task`, if it were the whole way."""
+        return self.settings.work
 
     def films(self, pipeline: Pipeline) -> Iterator[Film]:
         """As in `Task`."""
@@ -189,11 +219,16 @@ class _References:
 references = _References()
 
 
+def reference(settings: Settings) -> Settings:
+    """The walk with which one from the same noise is compared."""
+    sampler, steps = REFERENCE
+    return replace(settings, sampler=sampler, steps=steps, grid=None, eta=None)
+
+
 def _distances(pipeline: Pipeline, running: Sequence[_Running]) -> Iterator[None]:
     """Tells each walk how far it ended from the reference: root mean square, in brightness 0..1."""
-    sampler, most = REFERENCE
-    steps = min(most, pipeline.model.schedule.T)
-    settings = replace(running[0].settings, sampler=sampler, steps=steps, grid=None, eta=None)
+    settings = reference(running[0].settings)
+    settings = replace(settings, steps=min(settings.steps, pipeline.model.schedule.T))
     for found in references.find(pipeline, settings):
         for each in running:
             if isinstance(found, float):

@@ -272,7 +272,10 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("run", metavar="RUN", type=Path, help="the folder that `python -m train` wrote")
     run = p.parse_args(argv).run
     sha256 = hub.load(run).config["sha256"]
-    report = json.loads((run / REPORT).read_bytes())
+    try:
+        report = json.loads((run / REPORT).read_bytes())
+    except RecursionError as error:
+        raise ValueError(f"{run / REPORT} is not a report") from error
     card = (run / CARD).read_text(encoding="utf-8")
     write_atomic(run / CARD, measured(card, report, sha256).encode())
     return 0

@@ -105,7 +105,7 @@ def push(
         report = json.loads(files[REPORT]) if REPORT in files else None
         sha256 = json.loads(files[hub.CONFIG])["sha256"]
         files[CARD] = card.for_hub(files[CARD].decode(), repo, report, sha256).encode()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{REPORT} or {CARD} cannot be used: {error}") from error
     with _one_line(repo):
         if revision:
