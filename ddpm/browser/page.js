@@ -142,7 +142,8 @@
       if (!play) { player.resting = false; player.show({ id, walks: [{ ...walk }], rest: walk.total - 1 }); }
       film = { name: `digits-${wanted.seed}`, sheets };
       const ms = Math.round(performance.now() - start), many = images.length > 1;
-      say(`${many ? `${images.length} images` : `1 image`}, ${rows[0]} evaluations of the network${many ? " each" : ""}: ${ms} ms, here`);
+      say(`${many ? `${images.length} images` : "1 image"} · ${rows[0]} evaluation${rows[0] > 1 ? "s" : ""}${
+        many ? " each" : ""} · ${ms} ms on this device`);
     } catch (error) {
       if (mine !== newest) return;
       if (/seed/.test(error.message)) $("#seed").setAttribute("aria-invalid", "true");
@@ -241,7 +242,6 @@
       if (digit === -2) roll();
       else if (digit >= 0) { $(`#labels input[value="${digit}"]`).checked = true; draw(true); between(); }
     });
-    // The first image counts: whoever comes back by the browser's history finds the page as it was.
     Object.assign($("#share"), { max: SHARES - 1, value: (SHARES - 1) / 2 });
   }
 

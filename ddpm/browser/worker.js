@@ -48,13 +48,15 @@ const JOBS = {
     });
     const labels = images.map(({ label, to, share }) => !classes ? {} : !to || to.label === label ? { [label]: 1 }
       : { [label]: 1 - share, [to.label]: share });
+    let last;
     for (const { t, alpha, sigma, evaluations, x, x0 } of walk(net, table(sampler, steps), noises, labels, facts.clip)) {
       if (stopped.has(id)) return { stopped: true };
       const frame = { t, snr: sigma ? (alpha / sigma) ** 2 : null, nfe: evaluations, x: x.map(pixels), x0: x0.map(pixels) };
       postMessage({ id, frame });
+      last = x;
       await pause();
     }
-    return {};
+    return { x: last };  // before they are rounded to pixels
   },
 };
 
