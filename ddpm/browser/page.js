@@ -49,7 +49,7 @@
     const { size, channels } = config, columns = Math.ceil(Math.sqrt(images.length)), on = size + facts.gap;
     canvas.width = columns * on - facts.gap;
     canvas.height = Math.ceil(images.length / columns) * on - facts.gap;
-    const brush = canvas.getContext("2d");
+    const brush = canvas.getContext("2d", { willReadFrequently: true });
     brush.fillRect(0, 0, canvas.width, canvas.height);
     images.forEach((pixels, k) => {
       const rgba = new ImageData(size, size);
