@@ -1,11 +1,14 @@
 """python -m train.evaluate.gallery."""
 
+import pytest
 from PIL import Image
 
 from ddpm import SAMPLERS, Pipeline
 from ddpm.pixels import grid
-from tests.conftest import tiny_unet
+from tests.helpers import tiny_unet
 from train.evaluate.gallery import COLUMNS, gallery, main
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_cell_is_what_the_sampler_draws_and_costs_no_more_than_its_column():

@@ -10,18 +10,20 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "schedule": set(),
     "files": set(),
+    "pixels": set(),
+    "frames": set(),
     "unet": {"schedule"},
     "engine": {"unet"},
-    "diffusion": {"schedule", "unet"},
+    "diffusion": {"pixels", "schedule", "unet"},
     "samplers": {"schedule", "diffusion"},
-    "pixels": set(),
-    "player": {"pixels"},
-    "images": {"files", "pixels", "player"},
+    "settings": {"samplers", "schedule"},
+    "player": {"frames", "pixels"},
+    "images": {"files", "frames", "pixels", "player"},
     "hub": {"schedule", "unet"},
-    "pipeline": {"hub", "diffusion", "engine", "images", "samplers", "unet"},
-    "demo": {"hub", "images", "pipeline", "pixels", "player", "samplers", "schedule"},
-    "__main__": {"engine", "images", "pipeline", "samplers", "schedule"},
-    "__init__": {"diffusion", "images", "pipeline", "samplers", "schedule", "unet"},
+    "pipeline": {"diffusion", "engine", "frames", "hub", "images", "samplers", "settings", "unet"},
+    "demo": {"frames", "hub", "pipeline", "pixels", "player", "samplers", "schedule", "settings"},
+    "__main__": {"engine", "images", "pipeline", "samplers", "schedule", "settings"},
+    "__init__": {"diffusion", "frames", "images", "pipeline", "samplers", "schedule", "settings", "unet"},
 }
 OPTIONAL = {"ddpm/engine": "onnxruntime", "train/benchmark": "diffusers", "train/evaluate": "matplotlib"}
 

@@ -1,6 +1,5 @@
 """Films: plain data that holds the right pictures, the GIF made of it, and the page that plays it."""
 
-import base64
 import io
 import json
 import math
@@ -12,24 +11,10 @@ import torch
 from PIL import Image
 
 from ddpm import Pipeline
-from ddpm.images import Frame
-from ddpm.pixels import FRAME_MS, GAP, GIF_FRAMES, LAST_MS, grid, moving
+from ddpm.frames import GIF_FRAMES, Frame
+from ddpm.pixels import FRAME_MS, GAP, LAST_MS, grid, moving
 from ddpm.player import VIEWS, Walk, as_gif, document, embedded, film
-from tests.conftest import tiny_unet
-
-
-def decode(uri):
-    """The picture in a data URI."""
-    head, data = uri.split(",")
-    assert head == "data:image/png;base64"
-    return Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
-
-
-def distance(a, b):
-    """The largest difference of two pictures, in gray levels."""
-    assert a.size == b.size
-    a, b = (torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8).int() for picture in (a, b))
-    return (a - b).abs().max().item()
+from tests.helpers import decode, distance, tiny_unet
 
 
 def frames(n=5, moments=4, channels=1, size=6):

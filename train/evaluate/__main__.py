@@ -2,7 +2,6 @@
 real images."""
 
 import argparse
-import inspect
 import json
 import sys
 import time
@@ -16,16 +15,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm import Pipeline
-from ddpm.files import write_atomic
-from ddpm.pipeline import MAX_SEED
-from ddpm.samplers import BEST_GRIDS
+from ddpm.files import check_writable, write_atomic
+from ddpm.samplers import SAMPLERS
+from ddpm.settings import MAX_SEED, Settings
 
 from ..data import DATASETS
+from ..processes import is_first, join_processes
 from ..publish import artefact
-from ..run import join_processes
 from . import sweep
 from .classifier import BUILT_IN
-from .drawing import draw, is_first, is_pictures, labels_of, read_pictures
+from .drawing import draw, is_pictures, labels_of, read_pictures
 from .yardstick import Yardstick, described, rows
 
 SAMPLES, SEEDS = 10_000, 3
@@ -35,7 +34,7 @@ HOW = (
     "grid",
     "guidance",
 )  # the options that say how a model draws, labels apart
-_STREAM = {name: p.default for name, p in inspect.signature(Pipeline.stream).parameters.items()}
+_STREAM = {name: getattr(Settings, name) for name in HOW}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -236,10 +235,8 @@ def _check(args: argparse.Namespace, pictures: bool) -> None:
     if args.sweep and args.out is None:
         raise ValueError("--sweep needs --out FILE.jsonl, where it keeps what is done")
     for path in (args.out, args.plot):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise ValueError(
-                f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder is not there'}"
-            )
+        if path is not None:
+            check_writable(path)
 
 
 def _check_fit(pipeline: Pipeline, yardstick: Yardstick) -> None:
@@ -261,8 +258,8 @@ def _draw(
     settings = {
         name: _STREAM[name] if getattr(args, name) is None else getattr(args, name) for name in HOW
     }
-    settings["grid"] = settings["grid"] or BEST_GRIDS.get(
-        settings["sampler"]
+    settings["grid"] = (
+        settings["grid"] or SAMPLERS[settings["sampler"]].grid
     )  # by name: the table may change
     labelled = bool(pipeline.model.classes) and not args.unlabelled
     count, repetitions = args.samples or SAMPLES, args.seeds or SEEDS

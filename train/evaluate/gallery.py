@@ -10,8 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from ddpm import SAMPLERS, Pipeline
-from ddpm.files import write_atomic
-from ddpm.images import check_out
+from ddpm.files import check_writable, write_atomic
 from ddpm.pixels import grid, png
 from ddpm.samplers import affordable_steps
 
@@ -63,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = p.parse_args(argv)
     try:
-        check_out(args.out)
+        check_writable(args.out)
         if args.out.suffix.lower() != ".png":
             raise ValueError(f"cannot write {args.out}: name a .png")
         write_atomic(args.out, png(gallery(Pipeline.from_pretrained(args.model), args.seeds)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm import hub
-from ddpm.files import write_atomic
+from ddpm.files import check_writable, write_atomic
 from ddpm.pixels import from_pixels
 
 from ..data import DATASETS, Data
@@ -97,6 +97,7 @@ def run(args: argparse.Namespace, command: str) -> None:
             f"{len(train.images)} training and {len(test.images)} test images are too few for a judge"
         )
     out.mkdir(parents=True, exist_ok=True)
+    check_writable(out / hub.CONFIG)
     torch.manual_seed(args.seed)
     judge = fit(
         Judge(train.images.shape[1], train.images.shape[2], len(train.classes)), train, args.epochs
