@@ -5,10 +5,8 @@ import hashlib
 import io
 import json
 import os
-import re
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from threading import Thread
 
 import numpy as np
@@ -19,17 +17,14 @@ from PIL import Image
 from playwright.sync_api import Error, sync_playwright
 
 from ddpm import Pipeline, hub
-from ddpm.browser import PAGE_BYTES, STEPS, _HERE, _WORKER, page, static_space
-from ddpm.browser.__main__ import main
-from ddpm.browser.build import build
-from ddpm.browser.walks import walk
+from ddpm.browser import _HERE, _WORKER, PAGE_BYTES, page
 from ddpm.pixels import LAST_MS, to_pixels
-from ddpm.samplers import BEST_GRIDS, SAMPLERS
+from ddpm.samplers import SAMPLERS
 from ddpm.schedule import Schedule
-from tests.conftest import tiny_unet
-from tests.test_browser import CHROMIUM, SCREENSHOTS
+from ddpm.settings import Settings
+from tests.helpers import tiny_unet
+from tests.test_browser import CHROMIUM, SCREENSHOTS, pytestmark  # noqa: F401  the same holds here
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium here (apt-get install chromium)")
 QUARTER = 0.25 / 127.5  # of a gray level
 SEEDS = list(range(8))
 
@@ -138,11 +133,6 @@ def ours(pipeline, sampler, steps, seeds=SEEDS):
 # --- The parts --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(find_spec("ziglang") is None and not os.environ.get("CI"), reason="no compiler here (tests/requirements.txt has it)")
-def test_the_kernels_are_what_their_source_compiles_to():
-    assert build() == (_HERE / "kernels.wasm").read_bytes()
-
-
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (1, 6), (3, 5)])  # 36 and 75 are no multiples of 16
 def test_noise_is_that_of_torch(bench, channels, size):
     for seed in (0, 1, 2**32 - 1):
@@ -185,24 +175,6 @@ def test_the_network_says_what_torch_says(bench, name):
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_table_is_the_whole_sampler(name):
-    schedule, generator = Schedule(), torch.Generator().manual_seed(0)
-    for steps in (1, 2, 3, 4, 10, 20):
-        times = schedule.times(steps, BEST_GRIDS[name])
-        noises = [torch.randn(6, generator=generator, dtype=torch.float64) for _ in range(2 * steps + 2)]
-        later = iter(noises[1:])
-        denoise = lambda x, t: torch.tanh(x + t / 500)  # noqa: E731  anything that is not linear
-        *_, last = SAMPLERS[name](denoise, schedule, noises[0], times, lambda _: next(later))
-        table, x, seen = walk(schedule, name, times), noises[0], []
-        for t, _alpha, _sigma, _shown, a, *by in table.tolist():
-            sources = [*seen, *[torch.zeros(6)] * (len(table) - 1 - len(seen)), *noises[1:]]
-            x = a * x + sum(b * source for b, source in zip(by, sources, strict=False))
-            seen.append(denoise(x, t))
-        assert torch.allclose(x, last.x, atol=2e-5), steps
-        assert table[:, 3].sum() == steps + 1 and table[-1, 0] == 0
-
-
 # --- The same picture for the same seed -------------------------------------------------------------------------
 
 
@@ -238,7 +210,7 @@ def test_a_script_gets_the_pixels_by_the_seed_s_own_label_or_another(visit, buil
 def test_labels_follow_the_rule_of_the_pipeline(visit, builtin):
     tab = visit("builtin", "?seed=4294967280&images=16&steps=1")
     shown = tab.evaluate("[document.querySelector('ddpm-player').walks[0].seeds, document.querySelector('ddpm-player').walks[0].labels]")
-    assert shown == [list(range(4294967280, 2**32)), builtin.asked(range(4294967280, 2**32))]
+    assert shown == [list(range(4294967280, 2**32)), builtin.names(Settings(range(4294967280, 2**32)))]
 
 
 # --- The page ---------------------------------------------------------------------------------------------------
@@ -501,35 +473,3 @@ def test_weights_that_are_not_right_are_refused_in_words(unharmed, shelf, damage
 def test_models_that_are_not_there(unharmed, shelf, name, words):
     assert words in refused(unharmed, name, shelf[1])
     assert "cannot be reached" in refused(unharmed, "some/model", "http://127.0.0.1:9")
-
-
-# --- The command ------------------------------------------------------------------------------------------------
-
-
-def test_a_static_space_is_the_page_and_a_card(tmp_path, monkeypatch, capsys, tiny):
-    monkeypatch.setattr("ddpm.browser.__main__.Pipeline.from_pretrained", lambda *_, **__: tiny)
-    assert main(["--space", str(tmp_path / "space")]) == 0 and main([str(tmp_path / "page.html")]) == 0
-    assert sorted(path.name for path in (tmp_path / "space").iterdir()) == ["README.md", "index.html"]
-    assert (tmp_path / "space/index.html").read_bytes() == (tmp_path / "page.html").read_bytes()
-    front = (tmp_path / "space/README.md").read_text().split("---")[1]
-    assert re.search("^sdk: static$", front, re.M) and len(re.search("short_description: (.*)", front)[1]) <= 60
-    assert len(capsys.readouterr().out.splitlines()) == 3
-
-
-@pytest.mark.parametrize("argv", [[], ["a.html", "--space", "b"], ["a.txt"], ["no/folder/a.html"], ["a.html", "--model", "nothing"]])
-def test_what_cannot_be_written_is_said_in_one_line(argv, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(argv) == 2
-    out = capsys.readouterr()
-    assert out.err.startswith("ddpm.browser: ") and out.err.count("\n") == 1 and not list(tmp_path.iterdir())
-
-
-def test_a_model_too_large_for_a_page_is_refused():
-    with pytest.raises(ValueError, match=r"a page with this model's [\d,]+ parameters would have .* MB, more than 3 MB"):
-        page(Pipeline(tiny_unet(width=64, mults=(1, 2), schedule=Schedule(T=5))))
-
-
-def test_a_page_of_a_short_schedule_has_only_the_steps_that_there_are(tmp_path):
-    facts = json.loads(page(Pipeline(tiny_unet(schedule=Schedule(T=5)))).decode().split('id="facts">')[1].split("</script>")[0])
-    assert facts["steps"] == [n for n in STEPS if n <= 5]
-    assert set(static_space(Pipeline(tiny_unet(schedule=Schedule(T=2))))) == {"index.html", "README.md"}

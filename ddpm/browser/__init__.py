@@ -12,15 +12,15 @@ import numpy as np
 from safetensors.torch import save
 
 from ..hub import ARCHITECTURE
-from ..pipeline import GOLDEN, MAX_SEED, Pipeline
-from ..pixels import FRAME_MS, GAP, LAST_MS
+from ..pipeline import GOLDEN, Pipeline
+from ..pixels import FRAME_MS, GAP, LAST_MS, LIMIT
 from ..player import SCRIPT
-from ..samplers import BEST_SAMPLER, SAMPLERS
+from ..samplers import SAMPLERS
+from ..settings import MAX_SEED, Settings
 from .walks import walk
 
 PAGE_BYTES = 3_000_000  # that can be mailed, and opened on a phone
 STEPS = (*range(1, 21), 25, 30, 40, 50)  # the walks that are in a page
-CLIP = (-1.0, 1.0)  # the bounds of x0, as diffusion.denoiser has them
 _HERE = Path(__file__).parent
 _WORKER = ("random.js", "walk.js", "unet.js", "model.js", "worker.js")
 _SPACE = """---
@@ -83,8 +83,8 @@ def static_space(pipeline: Pipeline) -> dict[str, bytes]:
 
 
 def _model(pipeline: Pipeline) -> tuple[dict[str, Any], bytes]:
-    """What the page is told about its model, and the weights (safetensors, float16) followed by
-    all walks (float32), compressed."""
+    """What the page is told about its model; and all walks (float32), followed by the weights
+    (safetensors, float16), compressed."""
     model = pipeline.model
     # In float16 a pixel changes by less than half a gray level: ddpm/browser/README.md.
     weights = save({name: p.half().cpu().contiguous() for name, p in model.state_dict().items()})
@@ -97,20 +97,19 @@ def _model(pipeline: Pipeline) -> tuple[dict[str, Any], bytes]:
     }
     steps = [n for n in STEPS if n <= model.schedule.T]
     tables = {
-        name: [walk(model.schedule, name, pipeline.times(name, n)) for n in steps]
+        name: [walk(model.schedule, Settings((0,), sampler=name, steps=n)) for n in steps]
         for name in SAMPLERS
     }
     facts = {
         "config": config,
-        "weights_size": len(weights),
-        "weights_bytes": len(weights) + -len(weights) % 4,
+        "weights_bytes": len(weights),
         "steps": steps,
         "walks": {
             name: [[len(table) - 1, table.shape[1]] for table in walks]
             for name, walks in tables.items()
         },
-        "sampler": BEST_SAMPLER,
-        "clip": CLIP,
+        "sampler": Settings((0,)).sampler,
+        "limit": LIMIT,
         "golden": GOLDEN,
         "max_seed": MAX_SEED,
         "gap": GAP,
@@ -118,12 +117,15 @@ def _model(pipeline: Pipeline) -> tuple[dict[str, Any], bytes]:
         "last_ms": LAST_MS,
     }
     numbers = np.concatenate([table.ravel() for walks in tables.values() for table in walks])
-    padded = weights.ljust(facts["weights_bytes"], b"\0")
-    return facts, gzip.compress(padded + numbers.astype("<f4").tobytes(), mtime=0)
+    return facts, gzip.compress(numbers.astype("<f4").tobytes() + weights, mtime=0)
 
 
 def _title(pipeline: Pipeline) -> str:
-    return "From noise to digits" if pipeline.config.get("dataset") == "mnist" else "From noise to images"
+    return (
+        "From noise to digits"
+        if pipeline.config.get("dataset") == "mnist"
+        else "From noise to images"
+    )
 
 
 def _read(name: str) -> str:

@@ -11,8 +11,8 @@ const TO_X0 = {  // (what the network says, x, alpha, sigma) -> x0: diffusion.PR
 /* Yields {t, alpha, sigma, evaluations, x, x0} for everything that the sampler shows; the last one is the image.
 
    table: { values, evaluations, width }. noises: for each image a function that gives noise, call after call.
-   clip: the bounds of x0. */
-function* walk(net, { values, evaluations, width }, noises, labels, clip) {
+   x0 is clamped to [-limit, limit], as diffusion.denoiser does. */
+function* walk(net, { values, evaluations, width }, noises, labels, limit) {
   const to_x0 = TO_X0[net.config.prediction];
   let x = noises.map((next) => next());
   const seen = [], fresh = [];
@@ -30,7 +30,7 @@ function* walk(net, { values, evaluations, width }, noises, labels, clip) {
     if (k < evaluations) {
       const outs = net.forward(x, t, labels);
       x0 = x.map((image, n) => image.map((value, i) =>
-        Math.min(clip[1], Math.max(clip[0], to_x0(outs[n][i], value, alpha, sigma)))));
+        Math.min(limit, Math.max(-limit, to_x0(outs[n][i], value, alpha, sigma)))));
       seen.push(x0);
     }
     if (shown) yield { t, alpha, sigma, evaluations: Math.min(k + 1, evaluations), x, x0 };

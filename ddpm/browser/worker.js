@@ -26,8 +26,9 @@ const JOBS = {
     let bytes;
     try { bytes = new Uint8Array(await new Response(unzipped).arrayBuffer()); }
     catch { throw Error("the weights in this file are damaged: get it again"); }
-    walks = new Float32Array(bytes.buffer, facts.weights_bytes);
-    return take(readConfig(JSON.stringify(facts.config)), bytes.subarray(0, facts.weights_size));
+    const behind = Math.max(0, bytes.length - facts.weights_bytes);
+    walks = new Float32Array(bytes.buffer, 0, behind >> 2);
+    return take(readConfig(JSON.stringify(facts.config)), bytes.subarray(behind));
   },
 
   async model({ name, endpoint }) {
@@ -49,7 +50,7 @@ const JOBS = {
     const labels = images.map(({ label, to, share }) => !classes ? {} : !to || to.label === label ? { [label]: 1 }
       : { [label]: 1 - share, [to.label]: share });
     let last;
-    for (const { t, alpha, sigma, evaluations, x, x0 } of walk(net, table(sampler, steps), noises, labels, facts.clip)) {
+    for (const { t, alpha, sigma, evaluations, x, x0 } of walk(net, table(sampler, steps), noises, labels, facts.limit)) {
       if (stopped.has(id)) return { stopped: true };
       const frame = { t, snr: sigma ? (alpha / sigma) ** 2 : null, nfe: evaluations, x: x.map(pixels), x0: x0.map(pixels) };
       postMessage({ id, frame });
