@@ -334,7 +334,7 @@ def test_a_bomb_of_pixels_is_refused_before_it_goes_off(tmp_path):
     (tmp_path / "bomb.png").write_bytes(bomb(30_000))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match=r"bomb\.png cannot be read as an image"):
-        DATASETS["folder"](tmp_path, 8)
+        DATASETS["folder"].training(tmp_path, 8)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; the pixels are 112 MB, or 900 as bytes
 
 
@@ -348,7 +348,7 @@ def test_kinds_of_pictures_that_people_have(tmp_path):
     (tmp_path / "d.png").symlink_to("d.png")
     (tmp_path / "e.png").symlink_to("nowhere")
     os.mkfifo(tmp_path / "f.png")
-    images = DATASETS["folder"](tmp_path, 8).images
+    images = DATASETS["folder"].training(tmp_path, 8).images
     assert images.shape == (3, 3, 8, 8)
     assert (images.float() - torch.tensor([255.0, 0, 0])[:, None, None]).abs().max() < 10  # JPEG
 
