@@ -14,6 +14,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,6 @@ from ddpm.files import check_writable, write_atomic
 from tests.helpers import DIGITS, TINY
 from tests.hub_server import OWNER
 from train import __main__ as train
-from train import run as train_run
 from train.benchmark import sampling, training
 from train.checkpoint import CHECKPOINT, alone, read_header
 from train.data import DATASETS
@@ -190,14 +190,14 @@ def test_a_second_run_into_the_same_folder_is_refused_and_the_first_goes_on(run,
     assert contents(out) == there
     assert train.main(["--out", str(out), "--resume", "--steps", "13"]) == 0
 
-    new, load_data = tmp_path / "new", train_run._load_data
+    new, mnist = tmp_path / "new", DATASETS["mnist"]
 
-    def meanwhile(args):  # both found the folder empty; then the other was faster
-        monkeypatch.setattr(train_run, "_load_data", load_data)
+    def meanwhile(root, size):  # both found the folder empty; then the other was faster
+        monkeypatch.setitem(DATASETS, "mnist", mnist)
         assert train.main([*TINY, "--out", str(new), "--steps", "2"]) == 0
-        return load_data(args)
+        return mnist.training(root, size)
 
-    monkeypatch.setattr(train_run, "_load_data", meanwhile)
+    monkeypatch.setitem(DATASETS, "mnist", replace(mnist, training=meanwhile))
     refused(train.main, [*TINY, "--out", str(new), "--steps", "9"], capsys, "another process has just trained in")
     assert read_header(new).step == 2
 
