@@ -22,7 +22,15 @@ from .walks import walk
 PAGE_BYTES = 3_000_000  # that can be mailed, and opened on a phone
 STEPS = (*range(1, 21), 25, 30, 40, 50)  # the walks that are in a page
 _HERE = Path(__file__).parent
-_WORKER = ("random.js", "walk.js", "unet.js", "model.js", "worker.js")
+
+
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+# What runs in the worker: the parts, which know no messages, and last what listens to the page.
+SCRIPTS = [*map(_read, ("random.js", "walk.js", "unet.js", "model.js", "worker.js"))]
+KERNELS = (_HERE / "kernels.wasm").read_bytes()
 _SPACE = """---
 title: {title}
 emoji: 🌫️
@@ -55,10 +63,10 @@ def page(pipeline: Pipeline) -> bytes:
         "title": title,
         "style": _read("page.css"),
         "player": SCRIPT,
-        "worker": "\n".join(map(_read, _WORKER)),
+        "worker": "\n".join(SCRIPTS),
         "page": "\n".join(map(_read, ("gif.js", "engine.js", "page.js"))),
         "facts": json.dumps(facts).replace("<", r"\u003c"),
-        "kernels": base64.b64encode((_HERE / "kernels.wasm").read_bytes()).decode(),
+        "kernels": base64.b64encode(KERNELS).decode(),
         "data": base64.b64encode(data).decode(),
     }
     text = _read("page.html")
@@ -126,7 +134,3 @@ def _title(pipeline: Pipeline) -> str:
         if pipeline.config.get("dataset") == "mnist"
         else "From noise to images"
     )
-
-
-def _read(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
