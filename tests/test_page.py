@@ -81,7 +81,7 @@ def visit(browser, pages):
             tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.goto(f"file://{pages}/{name}.html{query}")
         if opened:
-            tab.wait_for_function("/ms on this device|cannot/.test(document.querySelector('#says').textContent)")
+            tab.wait_for_function("/ms here|cannot/.test(document.querySelector('#says').textContent)")
         return tab
 
     arrive.asked = asked
@@ -108,7 +108,7 @@ def unharmed(browser, pages):
     """One page for many tests: whatever it is asked, it has to go on afterwards."""
     tab = browser.new_page()
     tab.goto(f"file://{pages}/tiny.html?steps=1")
-    tab.wait_for_function("/ms on this device/.test(document.querySelector('#says').textContent)")
+    tab.wait_for_function("/ms here/.test(document.querySelector('#says').textContent)")
     yield tab
     tab.close()
 

@@ -142,8 +142,8 @@
       if (!play) { player.resting = false; player.show({ id, walks: [{ ...walk }], rest: walk.total - 1 }); }
       film = { name: `digits-${wanted.seed}`, sheets };
       const ms = Math.round(performance.now() - start), many = images.length > 1;
-      say(`${many ? `${images.length} images` : "1 image"} · ${rows[0]} evaluation${rows[0] > 1 ? "s" : ""}${
-        many ? " each" : ""} · ${ms} ms on this device`);
+      say(`${images.length} image${many ? "s" : ""} · ${rows[0]} evaluation${rows[0] > 1 ? "s" : ""}${
+        many ? " each" : ""} · ${ms} ms here`);
     } catch (error) {
       if (mine !== newest) return;
       if (/seed/.test(error.message)) $("#seed").setAttribute("aria-invalid", "true");

@@ -11,6 +11,7 @@ const TO_X0 = {  // (what the network says, x, alpha, sigma) -> x0: diffusion.PR
 /* Yields {t, alpha, sigma, evaluations, x, x0} for everything that the sampler shows; the last one is the image.
 
    table: { values, evaluations, width }. noises: for each image a function that gives noise, call after call.
+   labels: a function of t that gives what each image is to show, as UNet.forward wants it.
    x0 is clamped to [-limit, limit], as diffusion.denoiser does. */
 function* walk(net, { values, evaluations, width }, noises, labels, limit) {
   const to_x0 = TO_X0[net.config.prediction];
@@ -28,7 +29,7 @@ function* walk(net, { values, evaluations, width }, noises, labels, limit) {
     }
     let x0 = x;
     if (k < evaluations) {
-      const outs = net.forward(x, t, labels);
+      const outs = net.forward(x, t, labels(t));
       x0 = x.map((image, n) => image.map((value, i) =>
         Math.min(limit, Math.max(-limit, to_x0(outs[n][i], value, alpha, sigma)))));
       seen.push(x0);

@@ -4,6 +4,7 @@
    {kind: "stop", id}. Out, with the same id: {frame} for each moment of a walk, then {done}; or {error} in words.
    An image is {seed, label} or, on the way to another one, {seed, label, to: {seed, label}, share}. */
 
+const MIXED = 0.6;
 const stopped = new Set();
 let facts, kernels, walks, net, busy = Promise.resolve();
 
@@ -47,8 +48,7 @@ const JOBS = {
       const from = noise(image), there = to && noise(to);
       return to ? () => slerp(from(), there(), share) : from;
     });
-    const labels = images.map(({ label, to, share }) => !classes ? {} : !to || to.label === label ? { [label]: 1 }
-      : { [label]: 1 - share, [to.label]: share });
+    const labels = (t) => images.map((image) => (classes ? mixture(image, t / net.config.schedule.T) : {}));
     let last;
     for (const { t, alpha, sigma, evaluations, x, x0 } of walk(net, table(sampler, steps), noises, labels, facts.limit)) {
       if (stopped.has(id)) return { stopped: true };
@@ -60,6 +60,13 @@ const JOBS = {
     return { x: last };  // before they are rounded to pixels
   },
 };
+
+/* What an image is to show at a time, 1 for pure noise: on its way to another label a mixture of both, as long as
+   there is more noise than strokes; then the nearer one, as a mixture, which training never showed, leaves grain. */
+function mixture({ label, to, share }, time) {
+  if (!to || to.label === label) return { [label]: 1 };
+  return time > MIXED ? { [label]: 1 - share, [to.label]: share } : { [share < 0.5 ? label : to.label]: 1 };
+}
 
 async function take(config, bytes) {
   const weights = await readWeights(bytes, config);

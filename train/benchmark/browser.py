@@ -40,7 +40,7 @@ BATCH = 16
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FIRST = """new MutationObserver(() => {
   const says = document.querySelector('#says');
-  if (/ms on this device/.test(says?.textContent)) window.first ??= performance.now();
+  if (/ms here/.test(says?.textContent)) window.first ??= performance.now();
 }).observe(document, { subtree: true, childList: true, characterData: true });"""
 _TIMED = """async ([wish, rounds]) => {
   const took = [];
