@@ -25,7 +25,7 @@ from ddpm import Pipeline, hub
 from ddpm.browser import KERNELS, PAGE_BYTES, SCRIPTS, page
 from ddpm.engine import onnx
 from ddpm.files import write_atomic
-from ddpm.pixels import grid, png
+from ddpm.pixels import png, sheet
 from ddpm.samplers import SAMPLERS
 
 from ..command import add_option, command
@@ -221,7 +221,7 @@ def save_images(tab: "Page", pipeline: Pipeline, folder: Path, args: argparse.Na
         x = torch.from_numpy(drawn(tab, wish(pipeline, seeds, args.sampler, args.steps)))
         x = x.view(-1, size, size, channels).permute(0, 3, 1, 2)
         for seed, image in zip(seeds, x, strict=True):
-            write_atomic(folder / f"{seed:010d}.png", png(grid(image[None])))
+            write_atomic(folder / f"{seed:010d}.png", png(sheet(image[None])))
 
 
 def parser() -> argparse.ArgumentParser:
