@@ -25,10 +25,11 @@ from train.benchmark.sampling import Diffusers, spread
 
 from ..__main__ import parser as train_parser
 from ..data import Data
-from ..evaluate.classifier import BUILT_IN
+from ..evaluate import panel
 from ..evaluate.drawing import draw
-from ..evaluate.sweep import aligned
-from ..evaluate.yardstick import Yardstick
+from ..evaluate.folder import BUILT_IN
+from ..evaluate.report import aligned
+from ..evaluate.yardstick import Sample, Yardstick
 from ..loop import Recipe, Trainer
 from ..publish import artefact, card
 from ..run import build, join_processes
@@ -287,7 +288,7 @@ def to_floor(args: argparse.Namespace, device: torch.device, origin: dict[str, A
         raise ValueError(
             f"the judge is one of {yardstick.config['dataset']}: name another --judge or --dataset"
         )
-    floor, reached, runs = yardstick.floor_frechet(args.samples), None, []
+    floor, reached, runs = panel.floor(yardstick, args.samples), None, []
     for minutes in args.minutes:
         with tempfile.TemporaryDirectory() as folder:
             seconds = _train(args, minutes, Path(folder))
@@ -296,28 +297,28 @@ def to_floor(args: argparse.Namespace, device: torch.device, origin: dict[str, A
             pixels = draw(
                 pipeline, range(args.samples), progress=bar.update, sampler=args.sampler, steps=20
             )
-        runs.append({"minutes": minutes, "seconds": seconds, "frechet": yardstick.frechet(pixels)})
-        reached = min((run["seconds"] for run in runs if run["frechet"] <= floor), default=None)
+        worst = panel.worst(panel.figures(Sample(yardstick, pixels)), floor)
+        runs.append({"minutes": minutes, "seconds": seconds} | worst._asdict())
+        reached = min((run["seconds"] for run in runs if run["ratio"] <= 1), default=None)
         _write(
             args.out,
             origin
             | {
                 "dataset": args.dataset,
-                "judge_sha256": yardstick.config["sha256"],
-                "floor": floor,
+                "judge_sha256": yardstick.config["reference_sha256"],
                 "samples": args.samples,
                 "sampler": args.sampler,
                 "runs": runs,
                 "seconds_to_floor": reached,
             },
         )
-    rows = [("--minutes", "", "seconds", "Fréchet distance")]
+    rows = [("--minutes", "worst judge", "seconds", "× floor")]
     rows += [
-        (f"{run['minutes']:g}", "", f"{run['seconds']:.1f}", f"{run['frechet']:.3f}")
+        (f"{run['minutes']:g}", run["judge"], f"{run['seconds']:.1f}", f"{run['ratio']:.2f}")
         for run in runs
     ]
     print(
-        f"{args.samples:,} images by {args.sampler}, {origin['hardware']}; as many real test images: {floor:.3f}",
+        f"{args.samples:,} images by {args.sampler}, {origin['hardware']}",
         *aligned(rows),
         f"floor: {f'reached after {reached:.1f} s' if reached else 'not reached'}",
         sep="\n",

@@ -23,7 +23,7 @@ from ddpm.engine.cpus import available
 from ddpm.files import write_atomic
 
 from ..data import Data
-from ..evaluate.yardstick import described, rows
+from ..evaluate.report import described, judged, rows, verdict
 
 CARD, REPORT = "README.md", "evaluation.json"
 START = "<!-- generated: what stands between this line and the next such line is written anew by every push -->"
@@ -143,9 +143,12 @@ images = DDPMPipeline.from_pretrained("{repo}")(batch_size=16, num_inference_ste
                 dataset_type=_ON_HUB.get(dataset, dataset),
                 dataset_name=dataset,
                 metric_type=name,
-                metric_value=round(figure["mean"], 4),
+                metric_value=round(value, 4),
             )
-            for name, figure in report["figures"].items()
+            for name, value in (
+                ("worst judge over its floor", report["worst"]["ratio"]),
+                *((name, figure["mean"]) for name, figure in report["figures"].items()),
+            )
         ]
     return str(card)
 
@@ -161,6 +164,10 @@ def measured(card: str, report: dict[str, Any], sha256: str) -> str:
             f"| {title} | {this}{' ± ' if spread else ''}{spread} | {floor} | {subset} |"
             for title, _, this, spread, floor, subset in rows(report)
         ]
+        judges = [
+            f"| {title} | {ratio}{' ± ' if spread else ''}{spread} | {figure} | {floor} |"
+            for title, ratio, spread, figure, floor in judged(report)
+        ]
         section = f"""## Measured
 
 ```
@@ -168,7 +175,14 @@ def measured(card: str, report: dict[str, Any], sha256: str) -> str:
 ```
 
 {described(report)}.
-Beside them what as many real images of {report["judge"]["dataset"]} score: test images, which are the floor, and
+
+**{verdict(report)}.** Each judge over its floor, which is what as many real test images score:
+
+| judge | over its floor | this model | floor |
+|---|---|---|---|
+{chr(10).join(judges)}
+
+Other figures, beside what as many real images of {report["judge"]["dataset"]} score: test images, which are the floor, and
 training images.
 
 | | this model | test images | training images |
