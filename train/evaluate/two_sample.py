@@ -59,14 +59,14 @@ def _trained(images: Tensor, real: Tensor, generator: torch.Generator) -> Textur
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         network = TextureNet(images.shape[1], WIDTHS, 1)
-    steps = min(STEPS, max(1, EPOCHS * len(pixels) // BATCH))
+    batch = min(BATCH, -(-len(pixels) // 8))  # small sets: as many steps need smaller batches
     return fit(
         network.to(memory_format=torch.channels_last),
         len(pixels),
         lambda rows: (pixels[rows], targets[rows]),
         loss_of,
-        steps=steps,
-        batch=min(BATCH, len(pixels)),
+        steps=min(STEPS, EPOCHS * len(pixels) // batch),
+        batch=batch,
         lr=LR,
         generator=generator,
     )
