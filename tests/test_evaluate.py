@@ -229,7 +229,7 @@ def test_repeats_copies_and_garbage_are_odd_each_in_its_way(yardstick):
 
 
 def test_the_worst_judge_is_the_one_farthest_above_its_floor():
-    real = panel.Floor(dict.fromkeys(JUDGES, 2.0), dict.fromkeys(JUDGES, 0.5))
+    real = panel.Floor(dict.fromkeys(JUDGES, 2.0), dict.fromkeys(JUDGES, 0.5), {})
     assert panel.worst(dict.fromkeys(JUDGES, 1.0) | {"pixels": 6.0}, real) == ("pixels", 3.0, 0.25)
     report = panel.report([dict.fromkeys(JUDGES, 2.0), dict.fromkeys(JUDGES, 2.0) | {"texture": 6.0}], real)
     assert report["worst"]["judge"] == "texture" and report["worst"]["ratio"] == 2
@@ -237,9 +237,9 @@ def test_the_worst_judge_is_the_one_farthest_above_its_floor():
 
 
 def test_a_floor_that_is_kept_is_not_measured_again(yardstick, monkeypatch):
-    kept = {"figure": dict.fromkeys(JUDGES, 3.0), "spread": dict.fromkeys(JUDGES, 1.0)}
+    kept = {"figure": dict.fromkeys(JUDGES, 3.0), "spread": dict.fromkeys(JUDGES, 1.0), "limits": {}}
     monkeypatch.setitem(yardstick.config, "floors", {"50": kept})
-    assert panel.floor(yardstick, 50) == (kept["figure"], kept["spread"])
+    assert panel.floor(yardstick, 50) == panel.Floor(**kept)
     monkeypatch.setitem(kept, "figure", {"features": 3.0})
     assert panel.floor(yardstick, 50).figure.keys() == JUDGES.keys(), "floors of other judges than there are now"
 

@@ -37,9 +37,9 @@ def parser() -> argparse.ArgumentParser:
     """The options, each in a sentence. What is None if left out depends on what is evaluated."""
     p = argparse.ArgumentParser(
         "python -m train.evaluate",
-        description="Evaluate a model by the images it draws, or a folder of PNGs that anything "
-        "drew: what the worst of several judges says of them, over what it says of as many real test "
-        "images (1: it cannot tell them apart), and more figures beside those of real images.",
+        description="Evaluate a model by the images it draws, or a folder of PNGs that "
+        "anything drew: what the worst of several judges says of them, over what it says of as "
+        "many real test images (1: it cannot tell them apart), and more figures.",
         epilog="Several GPUs or machines: torchrun --nproc-per-node 8 -m train.evaluate …: the "
         "same figures, sooner",
     )
@@ -175,8 +175,8 @@ def measure(yardstick: Yardstick, sets: list[tuple[Tensor, Tensor | None]]) -> d
     """All figures of sets of images (uint8 N×C×H×W, and labels or None).
 
     `worst` and `panel` are of the judges (`panel.report`). `figures`: of each the values, their
-    mean and standard deviation (None for a single set), and what as many real images score: test images
-    (floor) and training images (subset)."""
+    mean and standard deviation (None for a single set), and what as many real images score: test
+    images (floor) and training images (subset)."""
     each, judged = [], []
     floor = panel.floor(yardstick, len(sets[0][0]))
     with tqdm(total=len(sets) + 1, desc="measuring", unit="set", leave=False) as bar:

@@ -66,7 +66,7 @@ def load(folder: Path) -> tuple[Networks, dict[str, Any]]:
     config = read_config(path)
     try:
         with torch.device("meta"):
-            networks = Networks(classifier_of(config), texture_net(config["channels"]))
+            networks = Networks(classifier_of(config), texture_net(config["channels"]).fold())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     for network, name in zip(networks, (hub.WEIGHTS, TEXTURE), strict=True):

@@ -35,8 +35,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         "python -m train.evaluate.judge",
         description="Train the networks of the judges on a data set (it must have classes), and "
-        "keep what real test images score, for python -m train.evaluate. What a folder has already of "
-        "these is kept.",
+        "keep what real test images score, for python -m train.evaluate. What a folder has "
+        "already of these is kept.",
     )
     p.add_argument(
         "--dataset",
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace, command: str) -> None:
         channels, size = train.images.shape[1:3]
         classifier = fit(Classifier(channels, size, len(train.classes)), train, args.epochs)
         facts = _facts(args, classifier, train, test, command)
-    texture = _kept(lambda config: texture_net(config["channels"]), folder.TEXTURE, out, known)
+    texture = _kept(lambda config: texture_net(config["channels"]).fold(), folder.TEXTURE, out, known)
     networks = Networks(classifier, texture or _texture(args, train))
     kept = reference.measure(networks, train, test)
     contents = {
@@ -159,7 +159,7 @@ def _real(args: argparse.Namespace) -> tuple[Data, Data]:
         )
     if len(train.images) < 20 or len(test.images) < 6:  # nearest neighbours of fewer mean nothing
         raise ValueError(
-            f"{len(train.images)} training and {len(test.images)} test images are too few for judges"
+            f"{len(train.images)} training and {len(test.images)} test images are too few"
         )
     return train, test
 

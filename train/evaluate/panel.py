@@ -63,11 +63,13 @@ JUDGES: dict[str, Judge] = {
 
 
 class Floor(NamedTuple):
-    """Of each judge, what as many real test images score, and by how much that varies (standard
-    deviation, None if there are too few to say)."""
+    """figure: of each judge, what as many real test images score. spread: by how much that varies
+    (standard deviation, None if there are too few to say). limits: below which a score of `members`
+    is odd."""
 
     figure: dict[str, float]
     spread: dict[str, float | None]
+    limits: dict[str, float]
 
 
 class Verdict(NamedTuple):
@@ -88,7 +90,7 @@ def floor(yardstick: Yardstick, count: int) -> Floor:
     measured now, which takes as long as to judge some sets of so many images."""
     kept = yardstick.config.get("floors", {}).get(str(count))
     if kept is not None and kept["figure"].keys() == JUDGES.keys():
-        return Floor(kept["figure"], kept["spread"])
+        return Floor(**kept)
     return measured(yardstick, count)
 
 
@@ -106,6 +108,7 @@ def measured(yardstick: Yardstick, count: int) -> Floor:
             name: stdev([each[name] for each in parts]) * shrink if len(parts) > 1 else None
             for name in JUDGES
         },
+        yardstick.thresholds(count),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 VIEWS = 2  # of each colour, by `encode`
 _LOG_WHITE = math.log(1 + 255 / 8)
@@ -34,11 +35,21 @@ class TextureNet(nn.Module):
     def __init__(self, channels: int, widths: tuple[int, int], outputs: int) -> None:
         super().__init__()
         first, second = widths
-        self.conv1 = nn.Conv2d(VIEWS * channels, first, 4, stride=2, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(first)  # not by image: contrast must stay visible
-        self.conv2 = nn.Conv2d(first, second, 3, stride=2, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(second)
+        self.conv1 = nn.Conv2d(VIEWS * channels, first, 4, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(first, second, 3, stride=2, padding=1)
         self.out = nn.Linear(second, outputs)
+        # While it is trained; by batch and not by image, so that contrast stays visible.
+        self.norm1: nn.Module = nn.BatchNorm2d(first)
+        self.norm2: nn.Module = nn.BatchNorm2d(second)
+
+    def fold(self) -> "TextureNet":
+        """Puts the norms of training into the convolutions, which then say the same alone. Returns
+        the network, in eval mode."""
+        self.eval()
+        self.conv1 = fuse_conv_bn_eval(self.conv1, self.norm1)
+        self.conv2 = fuse_conv_bn_eval(self.conv2, self.norm2)
+        self.norm1, self.norm2 = nn.Identity(), nn.Identity()
+        return self
 
     def features(self, pixels: Tensor) -> Tensor:
         """Means over all places of the last layer, float32 N×second, for images uint8 N×C×H×W."""
@@ -72,7 +83,7 @@ def fit(
     generator: torch.Generator,
     progress: Callable[[float], object] = lambda loss: None,
 ) -> TextureNet:
-    """Trains network by AdamW with one cycle of the learning rate, and returns it in eval mode.
+    """Trains network by AdamW with one cycle of the learning rate, and returns it folded.
 
     batch_of: images and targets of some of the indices 0..count - 1. loss_of: of outputs and
     targets. progress is told the loss of each step."""
@@ -91,4 +102,4 @@ def fit(
         optimizer.step()
         cycle.step()
         progress(loss.item())
-    return network.eval()
+    return network.fold()

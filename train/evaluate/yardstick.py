@@ -30,7 +30,8 @@ class Yardstick:
     ) -> None:
         self.networks, self.config, self.reference = networks, config, kept
         self.train, self.test = train, test
-        self._thresholds: dict[int, dict[str, float]] = {}
+        floors = config.get("floors", {})
+        self._thresholds = {int(count): floor["limits"] for count, floor in floors.items()}
         if train.fingerprint() != config["fingerprint"]:
             raise ValueError(self._stranger("training"))
         if kept.test_nearest.shape != (len(reference.tested(test)),):
@@ -70,7 +71,8 @@ class Yardstick:
         """Below which a score of `members` is odd, in a set of count images."""
         if count not in self._thresholds:
             self._thresholds[count] = members.thresholds(self.tests(count))
-        return self._thresholds[count]
+        limits: dict[str, float] = self._thresholds[count]
+        return limits
 
     @cached_property
     def neighbours(self) -> Tensor:
