@@ -1,41 +1,44 @@
-"""The Gradio app: widgets and wiring. All that it shows is made in `ddpm`."""
+"""The Gradio app: what can be asked for over HTTP, and the page. `ddpm` makes all that is shown."""
 
 import base64
 import importlib.util
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote
 
-# on a ZeroGPU Space it must come before torch; elsewhere it may be missing, and does nothing if it
-# is there
+# On a ZeroGPU Space it must come before torch; elsewhere it may be missing, and does nothing.
 try:
     import spaces
 except ImportError:
     spaces = None
 
 import gradio as gr
+from gradio.context import LocalContext
 from huggingface_hub import constants
 
-from ddpm import GRIDS, SAMPLERS, demo, player
-from ddpm.demo import ANY, BEST, NONE
+from ddpm import GRIDS, SAMPLERS, player
+from ddpm.demo import about, requests
+from ddpm.demo.requests import ANY, BEST, NONE, Request
 from ddpm.demo.serving import DEFAULT, Serving, Weights, on_fastest_device, pipeline
+from ddpm.demo.tasks import Compare, Denoise, Film, Forward, Generate, Ladder, Task
+from ddpm.demo.turns import Turns
 from ddpm.engine.cpus import use_all
 from ddpm.hub import BUILT_IN
-from ddpm.pipeline import MAX_GUIDANCE, MAX_SEED
-from ddpm.samplers import BEST_SAMPLER
+from ddpm.settings import GUIDANCE, MAX_SEED
 
-PATIENCE, AGAIN = (
-    0.5,
-    30,
-)  # seconds to wait for weights from the Hub: at the start, and when somebody asks again
-ASSETS = Path(__file__).parent / "ddpm" / "player"
-RIVALS = [("ddpm", 10), ("ddim", 10), (BEST_SAMPLER, 10), (NONE, 20)]  # what Compare starts with
-# What a link carries, by its name there: the settings of `generate`, and how their text is read.
+PATIENCE, AGAIN = 0.5, 30  # seconds to wait for weights from the Hub: at the start, and when asked
+UNHEARD = 5  # seconds after which a request whose answer nobody fetches is given up
+PLAYER_FILES, PAGE_FILES = Path(player.__file__).parent, Path(requests.__file__).parent
+ASKED = Request()  # what the form starts with, but for the seed
+RIVALS = [("ddpm", 10), ("ddim", 10), (ASKED.sampler, 10), (NONE, 20)]  # what Compare starts with
+# What a link carries, by its name there: fields of Request, and how their text is read.
 IN_LINK: dict[str, tuple[str, Callable[[str], Any]]] = {
     "digit": ("label", str),
     "images": ("count", int),
@@ -47,6 +50,7 @@ IN_LINK: dict[str, tuple[str, Callable[[str], Any]]] = {
     "guidance": ("guidance", float),
 }
 
+turns = Turns()
 serving = Serving(os.environ.get("DDPM_MODEL") or DEFAULT, os.environ.get("DDPM_REVISION") or None)
 
 
@@ -54,23 +58,23 @@ serving = Serving(os.environ.get("DDPM_MODEL") or DEFAULT, os.environ.get("DDPM_
 
 
 def generate(
-    label: str = ANY,
-    count: int = 16,
-    seed: int | None = None,
-    steps: int = 20,
-    sampler: str = BEST_SAMPLER,
-    time_grid: str = BEST,
-    eta: float = 0.0,
-    guidance: float = 0.0,
-) -> Iterator[tuple]:
-    """Draws images from noise, and streams the way there as a film; the last one is complete.
+    label: str = ASKED.label,
+    count: int = ASKED.count,
+    seed: int | None = ASKED.seed,
+    steps: int = ASKED.steps,
+    sampler: str = ASKED.sampler,
+    time_grid: str = ASKED.time_grid,
+    eta: float = ASKED.eta,
+    guidance: float = ASKED.guidance,
+) -> Iterator[tuple[Film, int, Film]]:
+    """Samples images from noise, and streams the way there as a film; the last one is complete.
 
     Args:
-        label: what to draw, "any" (each seed its own), a digit, or "none" (the network is told
-            nothing).
+        label: what to show, "any" (each seed its own), a digit, or "none" (the network is told no
+            label).
         count: how many images, 1 to 64. Images times network evaluations may be at most 20,000.
-        seed: 0 to 2**32 - 1, of the first image; each next image has the next seed. null: drawn by
-            lot, and told.
+        seed: 0 to 2**32 - 1, of the first image; each next image has the next seed. null: random,
+            and told.
         steps: 1 to 1000.
         sampler: as the page lists them.
         time_grid: "best", or as the page lists them.
@@ -79,41 +83,31 @@ def generate(
     """
     weights, names = _model()
     with _refusing():
-        settings = demo.checked(
-            names,
-            label=label,
-            count=count,
-            seed=seed,
-            steps=steps,
-            sampler=sampler,
-            time_grid=time_grid,
-            eta=eta,
-            guidance=guidance,
-        )
-    seed = settings["seeds"][0]
-    for film in _films("generate", weights, settings=settings):
-        yield film, seed, film  # kept too: what was stopped can be saved as far as it came
+        asked = Request(label, count, seed, steps, sampler, time_grid, eta, guidance)
+        settings = asked.settings(names)
+    for film in _films(Generate(settings), weights):
+        yield film, settings.seeds[0], film  # kept too: what was stopped can be saved so far
 
 
 def compare(
     label: str = ANY,
     count: int = 4,
     seed: int = 0,
-    guidance: float = 0.0,
-    sampler_1: str | None = "ddpm",
-    steps_1: int = 10,
-    sampler_2: str | None = "ddim",
-    steps_2: int = 10,
-    sampler_3: str | None = BEST_SAMPLER,
-    steps_3: int = 10,
-    sampler_4: str | None = NONE,
-    steps_4: int = 20,
-) -> Iterator[dict[str, Any]]:
+    guidance: float = ASKED.guidance,
+    sampler_1: str | None = RIVALS[0][0],
+    steps_1: int = RIVALS[0][1],
+    sampler_2: str | None = RIVALS[1][0],
+    steps_2: int = RIVALS[1][1],
+    sampler_3: str | None = RIVALS[2][0],
+    steps_3: int = RIVALS[2][1],
+    sampler_4: str | None = RIVALS[3][0],
+    steps_4: int = RIVALS[3][1],
+) -> Iterator[Film]:
     """Takes the same noise through two to four samplers side by side, and measures how far each
     ends from 1000 steps.
 
     Args:
-        label: what to draw, "any" or a digit.
+        label: what to show, "any" or a digit.
         count: 1 or 4 images.
         seed: 0 to 2**32 - 1, of the first image.
         guidance: 0 to 20.
@@ -127,38 +121,33 @@ def compare(
         steps_4: 1 to 1000.
     """
     weights, names = _model()
-    rivals = [
-        (sampler_1, steps_1),
-        (sampler_2, steps_2),
-        (sampler_3, steps_3),
-        (sampler_4, steps_4),
-    ]
+    ways = [(sampler_1, steps_1), (sampler_2, steps_2), (sampler_3, steps_3), (sampler_4, steps_4)]
     with _refusing():
-        rivals = demo.checked_rivals(
-            names, rivals, label=label, count=count, seed=seed, guidance=guidance
+        rivals = requests.rivals(
+            names, ways, label=label, count=count, seed=seed, guidance=guidance
         )
-    yield from _films("compare", weights, rivals=rivals)
+    yield from _films(Compare(rivals), weights)
 
 
 def ladder(
-    label: str = ANY, count: int = 1, seed: int = 0, sampler: str = BEST_SAMPLER
-) -> Iterator[dict[str, Any]]:
-    """Draws the same seed in 1, 2, 5, 10, 20, 50 and 100 steps: what a step buys.
+    label: str = ANY, count: int = 1, seed: int = 0, sampler: str = ASKED.sampler
+) -> Iterator[Film]:
+    """Samples the same seed in 1, 2, 5, 10, 20, 50 and 100 steps: what a step buys.
 
     Args:
-        label: what to draw, "any" or a digit.
+        label: what to show, "any" or a digit.
         count: 1 or 4 images.
         seed: 0 to 2**32 - 1, of the first image.
         sampler: as the page lists them.
     """
     weights, names = _model()
     with _refusing():
-        settings = demo.checked_ladder(names, label=label, count=count, seed=seed, sampler=sampler)
-    yield from _films("ladder", weights, settings=settings)
+        settings = requests.ladder(names, label=label, count=count, seed=seed, sampler=sampler)
+    yield from _films(Ladder(settings), weights)
 
 
-def forward(picture: str = "5", seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Drowns a picture in noise, and shows what the network sees in it at each moment.
+def forward(picture: str = "5", seed: int = 0) -> Iterator[Film]:
+    """Adds noise to a picture, and shows what the network sees in it at each moment.
 
     Args:
         picture: "0" to "9" for a digit that comes with the app, or any small PNG as base64 (a data
@@ -167,9 +156,9 @@ def forward(picture: str = "5", seed: int = 0) -> Iterator[dict[str, Any]]:
     """
     weights, names = _model()
     with _refusing():
-        picture = demo.checked_picture(picture)
-        seed = demo.checked(names, count=1, seed=seed)["seeds"][0]
-    yield from _films("forward", weights, picture=picture, seed=seed)
+        png = requests.picture(picture)
+        [seed] = Request(count=1, seed=seed).settings(names).seeds
+    yield from _films(Forward(png, seed), weights)
 
 
 def denoise(
@@ -177,10 +166,10 @@ def denoise(
     t: float = 500,
     seed: int = 0,
     label: str = NONE,
-    sampler: str = BEST_SAMPLER,
+    sampler: str = ASKED.sampler,
     steps: int = 50,
-) -> Iterator[dict[str, Any]]:
-    """Drowns a picture in noise up to a time, and lets the model find its way back from there.
+) -> Iterator[Film]:
+    """Adds noise to a picture up to a time, and lets the model find its way back from there.
 
     Args:
         picture: "0" to "9" for a digit that comes with the app, or any small PNG as base64 (a data
@@ -193,26 +182,23 @@ def denoise(
     """
     weights, names = _model()
     with _refusing():
-        picture = demo.checked_picture(picture)
-        settings = demo.checked(
-            names, label=label, count=1, seed=seed, sampler=sampler, steps=steps
-        )
-        t = demo.checked_time(pipeline(weights), t)
-    yield from _films("denoise", weights, picture=picture, t=t, settings=settings)
+        png = requests.picture(picture)
+        asked = Request(label, 1, seed, steps, sampler)
+        t = requests.time(t, pipeline(weights).model.schedule.T)
+        task = Denoise(png, t, asked.settings(names))
+    yield from _films(task, weights)
 
 
-def save_gif(film: dict[str, Any], view: str = "x") -> Iterator[str]:
-    """The film generated last in this session, as far as it came, as a GIF; before any, the one the
-    page opens with.
+def save_gif(film: Film, view: str = "x") -> Iterator[str]:
+    """The film generated last in this session, as far as it came, as a GIF; before any, the one
+    that the page opens with.
 
     Args:
-        view: "x" (the noisy images), "x0" (what the network believes), or "both" side by side.
+        view: "x" (the noisy images), "x0" (what the network predicts), or "both" side by side.
     """
     with _refusing():
         content = player.as_gif(film["walks"][0], view)
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # Gradio copies what is yielded into its own cache
+    with tempfile.TemporaryDirectory() as folder:  # Gradio copies the file into its own cache
         path = Path(folder) / f"digits-{film['walks'][0]['seeds'][0]}.gif"
         path.write_bytes(content)
         yield str(path)
@@ -222,21 +208,47 @@ def save_gif(film: dict[str, Any], view: str = "x") -> Iterator[str]:
 
 
 def _model() -> tuple[Weights, tuple[str, ...]]:
-    """The weights to draw with now, and the names of their classes."""
+    """The weights to use now, and the names of their classes."""
     weights = serving.weights  # read once: others may arrive at any moment
     return weights, pipeline(weights).class_names
 
 
-def _on_gpu(task: Callable) -> Callable:
-    """On a ZeroGPU Space: run it in a process that has a GPU. Elsewhere it stays what it is."""
-    return spaces.GPU(task) if spaces else task
-
-
-@_on_gpu
-def _films(task: str, weights: Weights, **asked: Any) -> Iterator[dict[str, Any]]:
-    """Runs a task of `ddpm.demo`. Only plain data goes in and out: it may be another process."""
+def _run(task: Task, weights: Weights) -> Iterator[Film]:
+    """Runs a task. Only plain values go in and out: it may be another process."""
     with _refusing():
-        yield from demo.TASKS[task](on_fastest_device(weights), **asked)
+        yield from task.films(on_fastest_device(weights))
+
+
+# On a ZeroGPU Space it runs in a process that has a GPU.
+_computed: Callable[[Task, Weights], Iterator[Film]] = spaces.GPU(_run) if spaces else _run
+
+
+def _films(task: Task, weights: Weights) -> Iterator[Film]:
+    """What a task shows, in turns with all that others have asked for."""
+    with _refusing():
+        yield from turns.share(_computed(task, weights), task.work, _listener())
+
+
+def _listener() -> Callable[[], bool]:
+    """Whether somebody fetches what the request of this moment yields.
+
+    Gradio keeps it until then, and would go on to the end: whoever sends requests and never looks
+    at the answers would keep the network busy. Nobody does if the same message is the oldest for
+    UNHEARD seconds."""
+    request, blocks = LocalContext.request.get(None), LocalContext.blocks.get(None)
+    if request is None or blocks is None:  # called from Python
+        return lambda: True
+    oldest, since = None, time.monotonic()
+
+    def listens() -> bool:
+        nonlocal oldest, since
+        waiting = blocks._queue.pending_messages_per_session.get(request.session_hash)
+        now, first = time.monotonic(), waiting._queue[0] if waiting and waiting.qsize() else None
+        if first is None or first is not oldest:
+            oldest, since = first, now
+        return now - since < UNHEARD
+
+    return listens
 
 
 @contextmanager
@@ -251,38 +263,33 @@ def _refusing() -> Iterator[None]:
 def restore(query: str) -> tuple[Any, ...]:
     """The settings of a link (or of the last visit), each checked, for the widgets; and whether to
     run them."""
-    asked = {
-        key: value for key, value in parse_qsl(query.removeprefix("?")[:1000]) if key in IN_LINK
-    }
-    defaults = {
-        "label": ANY,
-        "count": 16,
-        "seed": 0,
-        "steps": 20,
-        "sampler": BEST_SAMPLER,
-        "time_grid": BEST,
-        "eta": 0.0,
-        "guidance": 0.0,
-    }
+    pairs = parse_qsl(query.removeprefix("?")[:1000])
+    asked = {key: value for key, value in pairs if key in IN_LINK}
+    usual = replace(ASKED, seed=0)
     if not asked:  # what somebody has typed meanwhile stays
-        return *[gr.skip()] * len(defaults), False
-    settings, good = dict(defaults), True
+        return *[gr.skip()] * len(asdict(usual)), False
     try:
-        for key, text in asked.items():
-            name, read = IN_LINK[key]
-            try:
-                settings[name] = read(text)
-            except ValueError:
-                raise ValueError(f"{key} must be a number") from None
-        if settings["count"] not in demo.COUNTS or settings["label"] == NONE:
-            raise ValueError(
-                f"images must be one of {', '.join(map(str, demo.COUNTS))}, the digit one of the page's"
-            )
-        demo.checked(_model()[1], **settings)
+        found, good = _from_link(usual, asked), True
     except ValueError as error:
         gr.Warning(f"This link cannot be followed: {error}. The usual settings are set instead.")
-        settings, good = defaults, False
-    return *settings.values(), good and query.startswith("?")
+        found, good = usual, False
+    return *asdict(found).values(), good and query.startswith("?")
+
+
+def _from_link(usual: Request, asked: dict[str, str]) -> Request:
+    """The request of a link, if the form can show it. Raises ValueError that says why not."""
+    found = usual
+    for key, text in asked.items():
+        name, read = IN_LINK[key]
+        try:
+            found = replace(found, **{name: read(text)})
+        except ValueError:
+            raise ValueError(f"{key} must be a number") from None
+    if found.count not in requests.COUNTS or found.label == NONE:
+        counts = ", ".join(map(str, requests.COUNTS))
+        raise ValueError(f"images must be one of {counts}, the digit one of the page's")
+    found.settings(_model()[1])
+    return found
 
 
 def _picked(event: gr.EventData) -> Any:
@@ -291,60 +298,78 @@ def _picked(event: gr.EventData) -> Any:
     return seed if type(seed) is int and 0 <= seed <= MAX_SEED else gr.skip()
 
 
-def _weights_in_use() -> tuple[Any, ...]:
-    """What the page says of the weights: a notice and its button, which they are, two ways to get
-    them, the labels."""
-    source, commit = weights = serving.weights  # read once: others may arrive at any moment
-    drawing = pipeline(weights)
-    space = os.environ.get(
-        "SPACE_ID"
-    )  # there the built-in weights are files of the Space, and so is the code
-    notice = ""
-    if not serving.arrived:
-        why = (
-            f"could not be loaded: {serving.problem}."
-            if serving.problem
-            else "are still on their way."
-        )
-        notice = f"⚠️ The weights of `{serving.source}` {why} **The built-in weights draw instead.**"
-    engine = (
-        "a GPU of ZeroGPU"
-        if os.environ.get("SPACES_ZERO_GPU")
-        else on_fastest_device(weights).engine.text
+class Shown(NamedTuple):
+    """What the page says of the weights: widgets, or new values for them."""
+
+    notice: Any  # that others draw instead, and the button to try again
+    again: Any
+    line: Any  # which they are
+    command: Any  # two ways to get them
+    python: Any
+    label: Any  # the widgets that list the classes
+    label_of_compare: Any
+    label_of_ladder: Any
+    hint: Any
+
+
+def _weights_in_use() -> Shown:
+    """What there is to say of the weights now."""
+    weights = serving.weights  # read once: others may arrive at any moment
+    model = pipeline(weights)
+    notice = _notice()
+    line, command = _source(weights)
+    revision = f', revision="{weights.commit}"' if weights.commit else ""
+    load = f'Pipeline.from_pretrained("{weights.source}"{revision})'
+    python = f"images = {load}.sample(seeds=range(16))"
+    classes = [ANY, *model.class_names]
+    return Shown(
+        notice=gr.Markdown(notice, visible=bool(notice)),
+        again=gr.Button(visible=bool(notice)),
+        line=line,
+        command=gr.Code(command, visible=bool(command)),
+        python=f'from ddpm import Pipeline\n{python}\nimages.save("digits.gif")',
+        label=gr.Dropdown(classes),
+        label_of_compare=gr.Dropdown(classes),
+        label_of_ladder=gr.Dropdown(classes),
+        hint=gr.Dropdown([NONE, *model.class_names]),
     )
-    load = f'Pipeline.from_pretrained("{source}")'
+
+
+def _notice() -> str:
+    """That the weights which were asked for are not there, and why; "" if they are."""
+    if serving.arrived:
+        return ""
+    problem = serving.problem
+    why = f"could not be loaded: {problem}." if problem else "are still on their way."
+    return f"⚠️ The weights of `{serving.source}` {why} **The built-in weights draw instead.**"
+
+
+def _source(weights: Weights) -> tuple[str, str]:
+    """Which weights they are, in Markdown; and the command that downloads them, or ""."""
+    source, commit = weights
+    model = pipeline(weights)
+    space = os.environ.get("SPACE_ID")  # there the built-in weights are files of the Space
+    hub = f"{constants.ENDPOINT}/{source}"
     if commit:
-        hub = f"{constants.ENDPOINT}/{source}"
         line = f"[{source}]({hub}) at revision [{commit[:7]}]({hub}/tree/{commit})"
-        load = f'Pipeline.from_pretrained("{source}", revision="{commit}")'
-        command = f"hf download {source} --revision {commit}"
-        told = f"[Its card]({hub}) tells how good it is."
+        told, command = f"[Its card]({hub}) tells how good it is.", f"hf download {source}"
+        command += f" --revision {commit}"
     else:
+        folder = BUILT_IN / source if serving.built_in else Path(source)
         line = f"built-in (`{source}`)" if serving.built_in else f"the folder `{source}`"
-        told = demo.quality(drawing, BUILT_IN / source if serving.built_in else Path(source))
-        command = (
-            f'hf download {space} --type space --include "ddpm/pretrained/{source}/*"'
-            if space
-            else ""
-        )
-    python = f'from ddpm import Pipeline\nimages = {load}.sample(seeds=range(16))\nimages.save("digits.gif")'
-    return (
-        gr.Markdown(notice, visible=bool(notice)),
-        gr.Button(visible=bool(notice)),
-        f"In use: {line}. {demo.about(drawing)} {told} It is computed by {engine}."
-        + (
-            f" The code is [in this Space]({constants.ENDPOINT}/spaces/{space}/tree/main)."
-            if space
-            else ""
-        ),
-        gr.Code(command, visible=bool(command)),
-        python,
-        *(gr.Dropdown([ANY, *drawing.class_names]) for _ in range(3)),
-        gr.Dropdown([NONE, *drawing.class_names]),
-    )
+        told, command = about.quality(model, folder), ""
+        if space:
+            files = f"ddpm/pretrained/{source}/*"
+            command = f'hf download {space} --type space --include "{files}"'
+    zero = os.environ.get("SPACES_ZERO_GPU")
+    engine = "a GPU of ZeroGPU" if zero else on_fastest_device(weights).engine.text
+    line = f"In use: {line}. {about.about(model)} {told} It is computed by {engine}."
+    if space:
+        line += f" The code is [in this Space]({constants.ENDPOINT}/spaces/{space}/tree/main)."
+    return line, command
 
 
-def try_again() -> tuple[Any, ...]:
+def try_again() -> Shown:
     """Asks the Hub once more for the weights that the app was told to use."""
     serving.load(AGAIN)
     return _weights_in_use()
@@ -357,61 +382,27 @@ FILM = {
     "description": "{id, walks: [{title, seeds, labels, total, frames: [{t, snr, nfe, x, x0}]}]}"
     ", x and x0 being PNGs as data URIs",
 }
-CSS = """
-.gradio-container { width: 100%; max-width: 1080px; margin: 0 auto; }
-.masthead h1 { font-size: clamp(1.7rem, 5vw, 2.5rem); letter-spacing: -.02em; margin: .4rem 0 .4rem; }
-.masthead h1::after { content: ""; display: block; height: 9px; margin-top: .5rem; background: var(--primary-500);
-  mask: url("GRAIN") 0 0 / 100% 100%; }
-.masthead p { max-width: 44rem; }
-.weights-line p { overflow-wrap: anywhere; }
-.gradio-container button[role=tab].selected { color: var(--primary-600); }
-.dark .gradio-container button[role=tab].selected { color: var(--primary-300); }
-@media (max-width: 480px) {
-  .gradio-container .main.fillable { padding: 12px; }
-  .gradio-container .tab-container button, .gradio-container .tab-wrapper button { padding: 0 7px; font-size: 13.5px; }
-}
-"""
-_PLAYER = "document.querySelector('#{} ddpm-player')"
-# What was asked for goes into the address and is kept for the next visit; a click copies the
-# address.
-_NAMES = json.dumps(list(IN_LINK))
-_QUERY = f"""const pairs = {_NAMES}.map((name, k) => [name, values[k]]).filter(([, value]) => value !== null);
-  # a seed field left empty is null: no text of a link
-  const query = new URLSearchParams(pairs).toString();"""
-REMEMBER = f"""(...values) => {{ {_QUERY}
-  try {{ localStorage.setItem("ddpm", query); history.replaceState(null, "", "?" + query); }} catch {{}}
-}}"""
-COPY = f"""async (...values) => {{ {_QUERY}
-  const link = location.origin + location.pathname + "?" + query, button = document.querySelector("#copy");
-  try {{ await navigator.clipboard.writeText(link); }} catch {{ prompt("The link:", link); return; }}
-  const words = button.textContent;
-  button.textContent = "Copied";
-  setTimeout(() => {{ button.textContent = words; }}, 1500);
-}}"""
-RECALL = f"""() => {{ const ours = new Set({_NAMES}), asked = new URLSearchParams(location.search); let kept = "";
-  for (const name of [...asked.keys()]) if (!ours.has(name)) asked.delete(name);
-  try {{ kept = localStorage.getItem("ddpm") || ""; }} catch {{}}
-  return asked.size ? "?" + asked : kept; }}"""
-RUN = """(go) => { if (go) document.querySelector("#generate").click(); }"""
-DOWNLOAD = """(file) => { const link = document.createElement("a");
-  link.href = file.url; link.download = file.orig_name; link.click(); }"""
 PLAYER = """
     const player = element.querySelector("ddpm-player");
-    const show = () => customElements.whenDefined("ddpm-player").then(() => player.show(props.value));
+    const show = () => customElements.whenDefined("ddpm-player")
+        .then(() => player.show(props.value));
     watch("value", show);
     show();
     player.addEventListener("pick", (event) => trigger("pick", event.detail));
 """
 PAD = """
     const pad = element.querySelector("ddpm-pad");
-    pad.addEventListener("ink", (event) => { props.value = event.detail.picture; trigger("ink"); });
+    pad.addEventListener("ink", (event) => {
+        props.value = event.detail.picture;
+        trigger("ink");
+    });
     customElements.whenDefined("ddpm-pad").then(() => pad.offer(props.digits, 5));
 """
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # `preprocess`: what Gradio would refuse, with a traceback in the log, is refused by ddpm.demo, in
 # words.
 WORK: dict[str, Any] = {
-    "concurrency_limit": 1,
+    "concurrency_limit": 16,  # they take turns; each holds one of Gradio's 40 threads meanwhile
     "concurrency_id": "network",
     "show_progress": "hidden",
     "preprocess": False,
@@ -421,21 +412,18 @@ WORK: dict[str, Any] = {
 def build() -> gr.Blocks:
     """The page."""
     use_all()
-    serving.load(
-        AGAIN if Path(serving.source).is_dir() else PATIENCE
-    )  # a folder needs no network: wait for it
+    # A folder needs no network: wait for it.
+    serving.load(AGAIN if Path(serving.source).is_dir() else PATIENCE)
     if not serving.arrived:
-        print(
-            f"{serving.source}: {serving.problem or 'still loading'}. The built-in weights draw instead.",
-            flush=True,
-        )
+        why = serving.problem or "still loading"
+        print(f"{serving.source}: {why}. The built-in weights draw instead.", flush=True)
     title, what = ("digits", "handwritten digits") if _draws_digits() else ("images", "images")
-    with gr.Blocks(
-        title=f"From noise to {title}", analytics_enabled=False, delete_cache=(600, 3600)
-    ) as page:
+    name = f"From noise to {title}"
+    page = gr.Blocks(title=name, analytics_enabled=False, delete_cache=(600, 3600))
+    with page:
         gr.Markdown(
-            f"# From noise to {title}\nA small neural network turns random noise into {what}, "
-            "step by step. Every seed gives a different picture, and the same seed always the same one.",
+            f"# {name}\nA small neural network turns random noise into {what}, step by step. Every "
+            "seed gives a different picture, and the same seed always the same one.",
             elem_classes="masthead",
         )
         notice = gr.Markdown(visible=False)
@@ -449,40 +437,14 @@ def build() -> gr.Blocks:
         with gr.Tab("Noise"):
             hint = _noise_tab()
         with gr.Tab("Weights"):
-            line = gr.Markdown(elem_classes="weights-line")
-            command = gr.Code(
-                language="shell",
-                label="Download them",
-                interactive=False,
-                lines=1,
-                buttons=["copy"],
-            )
-            python = gr.Code(
-                language="python",
-                label="Use them, in the folder that holds ddpm/",
-                interactive=False,
-                lines=3,
-                buttons=["copy"],
-                wrap_lines=True,
-            )
-            gr.Markdown(
-                "To train your own: `python -m train --dataset mnist --data data --out runs/mnist`; with your "
-                "own pictures: `python -m train --dataset folder --data my_pictures --size 32 --out runs/mine`"
-            )
-        shown = [
-            notice,
-            again,
-            line,
-            command,
-            python,
-            label,
-            label_of_compare,
-            label_of_ladder,
-            hint,
-        ]
-        page.load(_weights_in_use, None, shown, queue=False, **QUIET)
-        again.click(try_again, None, shown, api_visibility="private", show_progress_on=notice)
-    return page.queue(max_size=64, api_open=False)
+            line, command, python = _weights_tab()
+        shown = Shown(
+            notice, again, line, command, python, label, label_of_compare, label_of_ladder, hint
+        )
+        page.load(_weights_in_use, None, list(shown), queue=False, **QUIET)
+        again.click(try_again, None, list(shown), api_visibility="private", show_progress_on=notice)
+    page.queue(max_size=64, api_open=False)
+    return page
 
 
 def _names() -> tuple[str, ...]:
@@ -497,19 +459,17 @@ def _go_and_stop(words: str, elem_id: str) -> tuple[gr.Button, gr.Button]:
         )
 
 
-def _film(elem_id: str, value: dict[str, Any] | None = None) -> gr.HTML:
+def _film(elem_id: str, value: Film | None = None) -> gr.HTML:
     """The player. Its value is a film; its event `pick` tells of an image singled out."""
-    view = gr.HTML(
-        value, html_template="<ddpm-player></ddpm-player>", js_on_load=PLAYER, elem_id=elem_id
-    )
-    view.api_info = lambda: (
-        FILM
-    )  # not by a class of its own: Gradio would write a stub file beside this one
+    template = "<ddpm-player></ddpm-player>"
+    view = gr.HTML(value, html_template=template, js_on_load=PLAYER, elem_id=elem_id)
+    # Not by a class of its own: Gradio would write a stub file beside this one.
+    view.api_info = lambda: FILM  # type: ignore[method-assign]  # so that the API page tells
     return view
 
 
 def _draws_digits() -> bool:
-    return pipeline(serving.weights).config.get("dataset") == "mnist"
+    return bool(pipeline(serving.weights).config.get("dataset") == "mnist")
 
 
 def _label() -> gr.Dropdown:
@@ -520,6 +480,11 @@ def _label() -> gr.Dropdown:
         min_width=140,
         info="What to draw; any: each seed its own.",
     )
+
+
+def _few(value: int) -> gr.Dropdown:
+    counts, info = list(requests.FEW), "How many of each."
+    return gr.Dropdown(counts, value=value, label="Images", info=info, min_width=140)
 
 
 def _seed() -> gr.Number:
@@ -533,23 +498,72 @@ def _seed() -> gr.Number:
     )
 
 
-def _sampler(value: str = BEST_SAMPLER, **settings: Any) -> gr.Dropdown:
-    return gr.Dropdown(
-        list(SAMPLERS),
-        value=value,
-        **{
-            "label": "Sampler",
-            "info": "The rule for each step. ddpm, euler-a and sde add fresh noise.",
-        }
-        | settings,
+def _steps(value: int, label: str, info: str | None = None) -> gr.Slider:
+    return gr.Slider(1, requests.MAX_STEPS, value, step=1, precision=0, label=label, info=info)
+
+
+def _guidance(info: str, **more: Any) -> gr.Slider:
+    most = GUIDANCE.high
+    return gr.Slider(0, most, 0, step=0.5, precision=2, label="Guidance", info=info, **more)
+
+
+def _sampler() -> gr.Dropdown:
+    noisy = ", ".join(name for name, sampler in SAMPLERS.items() if sampler.fresh_noise)
+    info = f"The rule for each step. {noisy} add fresh noise."
+    return gr.Dropdown(list(SAMPLERS), value=ASKED.sampler, label="Sampler", info=info)
+
+
+class _Form(NamedTuple):
+    """The widgets of `generate`, in the order of its arguments."""
+
+    label: gr.Dropdown
+    images: gr.Dropdown
+    seed: gr.Number
+    steps: gr.Slider
+    sampler: gr.Dropdown
+    time_grid: gr.Dropdown
+    eta: gr.Slider
+    guidance: gr.Slider
+
+
+def _form() -> _Form:
+    """What can be set in the first tab."""
+    label = _label()
+    counts = list(requests.COUNTS)
+    count = gr.Dropdown(counts, value=ASKED.count, label="Images", info="How many at once.")
+    seed = _seed()
+    dice = gr.Button("🎲 Roll a new seed", size="sm")
+    dice.click(requests.random_seed, None, seed, queue=False, **QUIET)
+    with gr.Accordion("Sampler", open=False):
+        cost = f"Each asks the network once (heun: twice). {ASKED.steps} is plenty."
+        steps = _steps(ASKED.steps, "Steps", cost)
+        sampler = _sampler()
+        more = "Fresh noise on the way: 0 is none, 1 as much as ddpm."
+        eta = gr.Slider(0, 1, 0, step=0.05, precision=2, label="Eta", visible=False, info=more)
+        guidance = _guidance("How strongly to insist on the digit. Above 0 doubles the work.")
+        where = "Where the steps fall; best is what was measured for the sampler."
+        time_grid = gr.Dropdown([BEST, *GRIDS], value=BEST, label="Time grid", info=where)
+    # What has no effect is out of sight, and back at zero.
+    sampler.change(
+        lambda name: (
+            gr.Slider(visible=True)
+            if "eta" in SAMPLERS[name].settings
+            else gr.Slider(value=0, visible=False)
+        ),
+        sampler,
+        eta,
+        queue=False,
+        **QUIET,
     )
+    return _Form(label, count, seed, steps, sampler, time_grid, eta, guidance)
 
 
 def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
     """The first tab; returns the widget that lists the classes."""
     weights, names = _model()
-    most = pipeline(weights).model.schedule.T
-    *_, example = demo.generate(pipeline(weights), demo.checked(names, seed=0, steps=min(20, most)))
+    model = pipeline(weights)
+    steps = min(ASKED.steps, model.model.schedule.T)
+    *_, example = Generate(Request(seed=0, steps=steps).settings(names)).films(model)
     last = gr.State(example, time_to_live=3600)
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
@@ -559,122 +573,62 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
                 save = gr.Button("Save GIF", size="sm", min_width=110, elem_id="save")
                 copy = gr.Button("Copy link", size="sm", min_width=110, elem_id="copy")
         with gr.Column(scale=2, min_width=280):
-            label = _label()
-            count = gr.Dropdown(
-                list(demo.COUNTS), value=16, label="Images", info="How many at once."
-            )
-            seed = _seed()
-            dice = gr.Button("🎲 Roll a new seed", size="sm")
-            with gr.Accordion("Sampler", open=False):
-                steps = gr.Slider(
-                    1,
-                    demo.MAX_STEPS,
-                    value=20,
-                    step=1,
-                    precision=0,
-                    label="Steps",
-                    info="Each asks the network once (heun: twice). 20 is plenty.",
-                )
-                sampler = _sampler()
-                eta = gr.Slider(
-                    0,
-                    1,
-                    value=0,
-                    step=0.05,
-                    precision=2,
-                    label="Eta",
-                    visible=False,
-                    info="Fresh noise on the way: 0 is none, 1 as much as ddpm.",
-                )
-                guidance = gr.Slider(
-                    0,
-                    MAX_GUIDANCE,
-                    value=0,
-                    step=0.5,
-                    precision=2,
-                    label="Guidance",
-                    info="How strongly to insist on the digit. Above 0 doubles the work.",
-                )
-                time_grid = gr.Dropdown(
-                    [BEST, *GRIDS],
-                    value=BEST,
-                    label="Time grid",
-                    info="Where the steps fall; best is what was measured for the sampler.",
-                )
-    settings = [label, count, seed, steps, sampler, time_grid, eta, guidance]
-    run = _wire(go, stop, generate, settings, film, seed, last)
-    run.success(None, settings, None, js=REMEMBER, queue=False, **QUIET)
-    dice.click(demo.random_seed, None, seed, queue=False, **QUIET)
-    film.pick(_picked, None, seed, queue=False, **QUIET)
-    copy.click(None, settings, None, js=COPY, queue=False, **QUIET)
+            form = _form()
+    settings = list(form)
+    run = _wire(go, stop, generate, settings, film, form.seed, last)
+    remember = "(...values) => page.remember(values)"
+    run.success(None, settings, None, js=remember, queue=False, **QUIET)
+    film.pick(_picked, None, form.seed, queue=False, **QUIET)
+    copied = "(...values) => page.copy(values)"
+    copy.click(None, settings, None, js=copied, queue=False, **QUIET)
+    _wire_saving(save, last)
+    query, go_on = gr.Textbox(visible=False), gr.Checkbox(visible=False)
+    restored = page.load(
+        restore,
+        query,
+        [*settings, go_on],
+        js="() => page.recall()",
+        concurrency_limit=None,
+        **QUIET,
+    )
+    click = '(go) => { if (go) page.click("generate"); }'
+    restored.then(None, go_on, None, js=click, queue=False, **QUIET)
+    return form.label
+
+
+def _wire_saving(save: gr.Button, last: gr.State) -> None:
+    """The button that downloads the last film as a GIF, in the view that is on."""
     view, file = gr.Textbox("x", visible=False), gr.File(visible=False)
-    save.click(
+    made = save.click(
         save_gif,
         [last, view],
         file,
-        js=f"(last) => [last, {_PLAYER.format('film')}.view]",
+        js='(last) => [last, page.player("film").view]',
         api_name="save_gif",
         show_progress="hidden",
         preprocess=False,
-    ).success(None, file, None, js=DOWNLOAD, queue=False, **QUIET)
-    # What has no effect is out of sight, and back at zero.
-    sampler.change(
-        lambda name: (
-            gr.Slider(visible=True) if name == "ddim" else gr.Slider(value=0, visible=False)
-        ),
-        sampler,
-        eta,
-        queue=False,
-        **QUIET,
     )
-    query, go_on = gr.Textbox(visible=False), gr.Checkbox(visible=False)
-    page.load(restore, query, [*settings, go_on], js=RECALL, concurrency_limit=None, **QUIET).then(
-        None, go_on, None, js=RUN, queue=False, **QUIET
-    )
-    return label
+    made.success(None, file, None, js="(file) => page.download(file)", queue=False, **QUIET)
 
 
 def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
     """The same noise through several samplers; returns the widget that lists the classes."""
     gr.Markdown(
-        "The same noise through two to four samplers, side by side and in step. When all have arrived, each is "
-        "measured against where a thousand steps lead."
+        "The same noise through two to four samplers, side by side and in step. When all have "
+        "arrived, each is measured against where a thousand steps lead."
     )
     go, stop = _go_and_stop("Compare", "compare")
     film = _film("compare-film")
     with gr.Row():
-        label = _label()
-        count = gr.Dropdown(
-            list(demo.FEW), value=4, label="Images", info="How many of each.", min_width=140
-        )
-        seed = _seed()
-        guidance = gr.Slider(
-            0,
-            MAX_GUIDANCE,
-            value=0,
-            step=0.5,
-            precision=2,
-            label="Guidance",
-            min_width=140,
-            info="How strongly to insist on the digit.",
-        )
-    rivals = []
+        label, count, seed = _label(), _few(requests.FEW[-1]), _seed()
+        guidance = _guidance("How strongly to insist on the digit.", min_width=140)
+    rivals: list[Any] = []
     with gr.Row():
-        for k, (name, count_of_steps) in enumerate(RIVALS, 1):
+        for k, (name, steps) in enumerate(RIVALS, 1):
             with gr.Column(min_width=200):
-                rivals += [
-                    gr.Dropdown(
-                        [*([NONE] if k > 2 else []), *SAMPLERS], value=name, label=f"Sampler {k}"
-                    ),
-                    gr.Slider(
-                        1,
-                        demo.MAX_STEPS,
-                        value=count_of_steps,
-                        step=1,
-                        precision=0,
-                        label=f"Steps {k}",
-                    ),
-                ]
+                names = [*([NONE] if k > 2 else []), *SAMPLERS]
+                rivals.append(gr.Dropdown(names, value=name, label=f"Sampler {k}"))
+                rivals.append(_steps(steps, f"Steps {k}"))
     _wire(go, stop, compare, [label, count, seed, guidance, *rivals], film)
     _open_with(tab, film, go)
     return label
@@ -683,94 +637,81 @@ def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
 def _ladder_tab(tab: gr.Tab) -> gr.Dropdown:
     """One seed in ever more steps; returns the widget that lists the classes."""
     gr.Markdown(
-        "The same seed in 1, 2, 5, … 100 steps: what a step buys. The chart tells how far each ends from where "
-        "a thousand steps lead."
+        "The same seed in 1, 2, 5, … 100 steps: what a step buys. The chart tells how far each "
+        "ends from where a thousand steps lead."
     )
     go, stop = _go_and_stop("Draw all seven", "climb")
     film = _film("steps-film")
     with gr.Row():
-        label = _label()
-        count = gr.Dropdown(
-            list(demo.FEW), value=1, label="Images", info="How many of each.", min_width=140
-        )
-        seed = _seed()
-        sampler = _sampler()
+        label, count, seed, sampler = _label(), _few(requests.FEW[0]), _seed(), _sampler()
     _wire(go, stop, ladder, [label, count, seed, sampler], film)
     _open_with(tab, film, go)
     return label
 
 
 def _noise_tab() -> gr.Dropdown:
-    """The forward process, and back from where one likes; returns the widget that lists the
-    classes."""
+    """The forward process, and back from any time; returns the widget that lists the classes."""
     gr.Markdown(
-        "A picture drowns in noise as you drag to the left: that is all a diffusion model is trained on. x̂₀ is "
-        "what it believes to see. Stop where you like, and let it find its way back."
+        "A picture gets noisier as you drag to the left: that is all a diffusion model is trained "
+        "on. x̂₀ is what it believes to see. Stop where you like, and let it find its way back."
     )
+    digits = "data:image/png;base64," + base64.b64encode(requests.DIGITS.read_bytes()).decode()
+    template = "<ddpm-pad></ddpm-pad>"
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            pad = gr.HTML(
-                "5",
-                html_template="<ddpm-pad></ddpm-pad>",
-                js_on_load=PAD,
-                elem_id="pad",
-                digits="data:image/png;base64,"
-                + base64.b64encode(demo.DIGITS.read_bytes()).decode(),
-            )
+            pad = gr.HTML("5", html_template=template, js_on_load=PAD, elem_id="pad", digits=digits)
             seed = _seed()
         with gr.Column(scale=3, min_width=280):
             film = _film("noise-film")
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            hint = gr.Dropdown(
-                [NONE, *_names()],
-                value=NONE,
-                label="Told the model",
-                info="Which digit it is; none: nothing.",
-            )
+            told = "Which digit it is; none: nothing."
+            hint = gr.Dropdown([NONE, *_names()], value=NONE, label="Told the model", info=told)
             sampler = _sampler()
-            steps = gr.Slider(
-                1,
-                demo.MAX_STEPS,
-                value=50,
-                step=1,
-                precision=0,
-                label="Steps",
-                info="Of the whole way; only those that are left are taken.",
-            )
+            steps = _steps(50, "Steps", "Of the whole way; only those that are left are taken.")
             go, stop = _go_and_stop("Denoise from here", "denoise")
         with gr.Column(scale=3, min_width=280):
             back = _film("back-film")
-    pad.ink(forward, [pad, seed], film, trigger_mode="always_last", api_name="forward", **WORK)
+    latest: dict[str, Any] = {"trigger_mode": "always_last"} | WORK
+    pad.ink(forward, [pad, seed], film, api_name="forward", **latest)
     for event in (seed.submit, seed.input):
-        event(
-            forward, [pad, seed], film, trigger_mode="always_last", api_visibility="private", **WORK
-        )
+        event(forward, [pad, seed], film, api_visibility="private", **latest)
     t = gr.Number(500, visible=False)
-    _wire(
-        go,
-        stop,
-        denoise,
-        [pad, t, seed, hint, sampler, steps],
-        back,
-        js=f"(...asked) => {{ asked[1] = Math.max(1, {_PLAYER.format('noise-film')}.time); return asked; }}",
-    )
+    held = 'Math.max(1, page.player("noise-film").time)'
+    js = f"(...asked) => {{ asked[1] = {held}; return asked; }}"
+    _wire(go, stop, denoise, [pad, t, seed, hint, sampler, steps], back, js=js)
     return hint
+
+
+def _weights_tab() -> tuple[gr.Markdown, gr.Code, gr.Code]:
+    """Which weights draw, and how to get or train some: the line, the command, the Python."""
+    line = gr.Markdown(elem_classes="weights-line")
+    how: dict[str, Any] = {"interactive": False, "buttons": ["copy"]}
+    command = gr.Code(language="shell", label="Download them", lines=1, **how)
+    where = "Use them, in the folder that holds ddpm/"
+    python = gr.Code(language="python", label=where, lines=3, wrap_lines=True, **how)
+    gr.Markdown(
+        "To train your own: `python -m train --dataset mnist --data data --out runs/mnist`; with "
+        "your own pictures: `python -m train --dataset folder --data my_pictures --size 32 --out "
+        "runs/mine`"
+    )
+    return line, command, python
 
 
 def _wire(
     go: gr.Button,
     stop: gr.Button,
-    task: Callable,
+    task: Callable[..., Iterator[Any]],
     asked: list[Any],
     film: gr.HTML,
     *others: Any,
-    **more: Any,
+    js: str | None = None,
 ) -> Any:
     """A button that runs a task, which fills the film and the others, and one that stops it.
-    Returns the run."""
-    halt = f"() => {{ {_PLAYER.format(film.elem_id)}.halt(); }}"
-    run = go.click(task, asked, [film, *others], api_name=task.__name__, **WORK, **more)
+
+    js changes what is asked before it is sent. Returns the run."""
+    halt = f'() => page.player("{film.elem_id}").halt()'
+    run = go.click(task, asked, [film, *others], api_name=task.__name__, js=js, **WORK)
     run.failure(None, None, None, js=halt, queue=False, **QUIET)
     stop.click(None, None, None, js=halt, queue=False, **QUIET)
     stop.click(None, cancels=[run], api_visibility="private")
@@ -778,40 +719,32 @@ def _wire(
 
 
 def _open_with(tab: gr.Tab, film: gr.HTML, go: gr.Button) -> None:
-    """Presses the button when the tab is opened for the first time: a page opens with a picture,
-    not with a form."""
-    tab.select(
-        None,
-        None,
-        None,
-        queue=False,
-        **QUIET,
-        js=f"""() => setTimeout(() => {{
-        if (!{_PLAYER.format(film.elem_id)}.walks.length) document.querySelector("#{go.elem_id}").click(); }}, 50)""",
-    )
+    """Presses the button when the tab is opened for the first time."""
+    js = f'() => page.openWith("{film.elem_id}", "{go.elem_id}")'
+    tab.select(None, None, None, queue=False, js=js, **QUIET)
+
+
+def _head() -> str:
+    """The page's own style and scripts. As `css`, Gradio would confine rules to its inside."""
+    grain = "data:image/svg+xml," + quote((PLAYER_FILES / "grain.svg").read_text(encoding="utf-8"))
+    css = (PAGE_FILES / "page.css").read_text(encoding="utf-8").replace("GRAIN", grain)
+    scripts = [
+        (PAGE_FILES / "page.js").read_text(encoding="utf-8"),
+        f"page.names = {json.dumps(list(IN_LINK))};",
+        *((PLAYER_FILES / name).read_text(encoding="utf-8") for name in ("player.js", "pad.js")),
+    ]
+    return "\n".join([f"<style>{css}</style>", *(f"<script>{s}</script>" for s in scripts)])
 
 
 def launch_settings() -> dict[str, Any]:
     """What Gradio takes at launch: the look, the player's script, and what nobody may do."""
-    grain = "data:image/svg+xml," + quote((ASSETS / "grain.svg").read_text(encoding="utf-8"))
-    # In the head, not as `css`: there Gradio confines every rule to the inside of the page.
-    head = [
-        f"<style>{CSS.replace('GRAIN', grain)}</style>",
-        *(
-            f"<script>{(ASSETS / name).read_text(encoding='utf-8')}</script>"
-            for name in ("player.js", "pad.js")
-        ),
-    ]
-    theme = gr.themes.Default(
+    theme = gr.themes.Default(  # the system's own fonts: nothing is fetched
         primary_hue="indigo",
         neutral_hue="slate",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
-    )  # the system's own: nothing is fetched
-    pale = (
-        "block_info_text_color",
-        "body_text_color_subdued",
-    )  # too pale to read, as Gradio has them
+    )
+    pale = ("block_info_text_color", "body_text_color_subdued")  # too pale to read, as they are
     theme.set(
         **dict.fromkeys(pale, "*neutral_600"),
         **{f"{name}_dark": "*neutral_400" for name in pale},
@@ -819,7 +752,7 @@ def launch_settings() -> dict[str, Any]:
         button_primary_background_fill_hover="*primary_700",
     )
     return {
-        "head": "\n".join(head),
+        "head": _head(),
         "theme": theme,
         "show_error": False,
         "enable_monitoring": False,

@@ -6,24 +6,31 @@
 
 Symbols, the same in every file:
 
-    t        time, from 0 (clean) to T (pure noise); whole numbers are those that the network was
-    trained at x, x_t   the noisy image at t: x_t = alpha(t) * x0 + sigma(t) * eps, N×C×H×W float32
-    x0       the clean image, in [-1, 1]; also what the network believes it to be eps      standard
-    normal noise v        alpha * eps - sigma * x0: what the network predicts by default alpha
-    how much signal is left at t; the square root of the papers' alpha_bar sigma    how much noise
-    there is at t; alpha**2 + sigma**2 = 1 snr      signal-to-noise ratio, alpha**2 / sigma**2 y
-    labels; y == classes stands for "no label" eta      how much fresh noise DDIM adds, 0..1 nfe
-    network evaluations spent on an image so far
+    t        time, from 0 (clean) to T (pure noise); the network was trained at whole numbers
+    x, x_t   the noisy image at t: x_t = alpha(t) * x0 + sigma(t) * eps, N×C×H×W float32
+    x0       the clean image, in [-1, 1]; also the network's estimate of it
+    eps      standard normal noise
+    v        alpha * eps - sigma * x0: what the network predicts by default
+    alpha    how much signal there is at t; the square root of the papers' alpha_bar
+    sigma    how much noise there is at t; alpha**2 + sigma**2 = 1
+    snr      signal-to-noise ratio, alpha**2 / sigma**2
+    y        labels; y == classes stands for "no label"
+    eta      how much fresh noise DDIM adds, 0..1
+    nfe      network evaluations spent on an image so far
 
 Read on in this order: schedule, diffusion, unet, samplers, pipeline.
 """
 
 from .diffusion import add_noise, denoiser, loss
-from .images import Frame, Images
+from .frames import Frame
+from .images import Images
 from .pipeline import Pipeline
 from .samplers import SAMPLERS, Step
 from .schedule import GRIDS, SCHEDULES, Schedule
+from .settings import Settings, Start
 from .unet import UNet
+
+__version__ = "0.9.0"
 
 __all__ = [
     "GRIDS",
@@ -33,6 +40,8 @@ __all__ = [
     "Images",
     "Pipeline",
     "Schedule",
+    "Settings",
+    "Start",
     "Step",
     "UNet",
     "add_noise",

@@ -1,4 +1,4 @@
-"""python -m ddpm: draw pictures from the command line."""
+"""python -m ddpm: sample images from the command line."""
 
 import argparse
 import secrets
@@ -10,74 +10,60 @@ from tqdm import tqdm
 
 from .engine.cpus import use_all
 from .images import Images, check_out
-from .pipeline import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, Pipeline
-from .samplers import BEST_SAMPLER, SAMPLERS
+from .pipeline import Pipeline
+from .samplers import SAMPLERS
 from .schedule import GRIDS
+from .settings import GUIDANCE, MAX_IMAGES, MAX_SEED, Settings
 
 
 def parser() -> argparse.ArgumentParser:
     """The options, each in a sentence."""
     p = argparse.ArgumentParser(
         "python -m ddpm",
-        description="Draw pictures with a diffusion model, and watch them appear from noise.",
-        epilog="Example: python -m ddpm --seed 0 --steps 20 --sampler ddim --count 16 --out digits.gif",
+        description="Sample images from a diffusion model, and watch them appear from noise.",
+        epilog="Example: python -m ddpm --seed 0 --steps 20 --sampler ddim --out digits.gif",
     )
-
-    def add(name: str, help: str, **settings: Any) -> None:
-        shown = settings.get("default")
-        p.add_argument(
-            name, help=help if shown is None else f"{help} (default: {shown})", **settings
-        )
-
-    add(
-        "--out",
-        "what to write: a .gif of the way from noise, a .html that plays it, a .png of the result, or a "
-        "folder for single PNGs",
-        default="samples.gif",
-        metavar="PATH",
-    )
-    add("--count", f"how many pictures, up to {MAX_IMAGES}", type=int, default=16)
-    add(
-        "--seed",
-        f"0..{MAX_SEED}; picture k gets seed + k, and a seed always gives the same picture (drawn by lot if "
-        "left out, and told)",
-        type=int,
-    )
-    add(
-        "--label",
-        "what to draw, by name or number; none: the network is told nothing (each seed's own if "
-        "left out)",
-    )
-    add(
-        "--guidance",
-        f"how strongly to insist on the label, 0..{MAX_GUIDANCE:g}; above 0 doubles the work",
-        type=float,
-        default=0.0,
-    )
-    add(
-        "--steps",
-        "from noise to picture; more is slower and finer; each is one network evaluation (heun: two; plms: "
-        "one more in all)",
-        type=int,
-        default=20,
-    )
-    add("--sampler", f"the rule for each step: {', '.join(SAMPLERS)}", default=BEST_SAMPLER)
-    add(
-        "--grid",
-        f"where along the way the steps fall: {', '.join(GRIDS)}, perhaps with parameters, as in "
-        "'power(0.6)' (what was measured to be best for the sampler, if left out)",
-    )
-    add("--eta", "fresh noise in ddim, 0 (none, the default there) to 1 (as in ddpm)", type=float)
-    add(
-        "--model",
-        "built-in weights by name, a folder that `python -m train` wrote, or a Hub repo NAMESPACE/NAME",
-        default="mnist",
-        metavar="WEIGHTS",
-    )
-    add("--revision", "branch, tag or commit of the Hub repo")
-    add("--device", "cpu or cuda", default="cpu")
-    add("--verbose", "say also what computes the network, and why", action="store_true")
+    _add_what(p)
+    _add_how(p)
     return p
+
+
+def _add(p: argparse.ArgumentParser, name: str, help: str, **settings: Any) -> None:
+    shown = settings.get("default")
+    p.add_argument(name, help=help if shown is None else f"{help} (default: {shown})", **settings)
+
+
+def _add_what(p: argparse.ArgumentParser) -> None:
+    """Options that say what to sample, with which model, and where to put it."""
+    endings = "a .gif of the way from noise, a .html that plays it, a .png, or a folder of PNGs"
+    _add(p, "--out", f"what to write: {endings}", default="samples.gif", metavar="PATH")
+    _add(p, "--count", f"how many images, up to {MAX_IMAGES}", type=int, default=16)
+    seed = f"0..{MAX_SEED}; image k gets seed + k, and a seed always gives the same image"
+    _add(p, "--seed", f"{seed} (random if left out, and printed)", type=int)
+    label = "what to show, by name or number; none: the network is told no label"
+    _add(p, "--label", f"{label} (each seed chooses its own if left out)")
+    weights = "built-in weights by name, a folder of `python -m train`, or a Hub repo"
+    _add(p, "--model", f"{weights} NAMESPACE/NAME", default="mnist", metavar="WEIGHTS")
+    _add(p, "--revision", "branch, tag or commit of the Hub repo")
+    _add(p, "--device", "cpu or cuda", default="cpu")
+    p.add_argument(
+        "--verbose", help="say also what computes the network, and why", action="store_true"
+    )
+
+
+def _add_how(p: argparse.ArgumentParser) -> None:
+    """Options that say how to walk from noise to the images."""
+    guidance = f"weight of classifier-free guidance, {GUIDANCE}; above 0 doubles the work"
+    _add(p, "--guidance", guidance, type=float, default=Settings.guidance)
+    cost = "each is one network evaluation; heun: two, plms: one more in all"
+    steps = f"from noise to image; more is slower and finer ({cost})"
+    _add(p, "--steps", steps, type=int, default=Settings.steps)
+    rules = ", ".join(SAMPLERS)
+    _add(p, "--sampler", f"the rule for each step: {rules}", default=Settings.sampler)
+    grids = f"where along the way the steps fall: {', '.join(GRIDS)}, perhaps with parameters"
+    best = "the one that was measured to be best for the sampler, if left out"
+    _add(p, "--grid", f"{grids}, as in 'power(0.6)' ({best})")
+    _add(p, "--eta", "fresh noise in ddim, 0 (none, its default) to 1 (as in ddpm)", type=float)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,46 +81,43 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws what args ask for. Raises ValueError or OSError with a line for the user."""
+    """Samples what args ask for. Raises ValueError or OSError with a line for the user."""
     check_out(args.out)
-    if not 1 <= args.count <= MAX_IMAGES:
-        raise ValueError(f"--count must be in 1..{MAX_IMAGES}, got {args.count}")
-    seed = secrets.randbelow(MAX_SEED + 2 - args.count) if args.seed is None else args.seed
-    if not 0 <= seed <= MAX_SEED + 1 - args.count:
-        raise ValueError(
-            f"--seed must be in 0..{MAX_SEED + 1 - args.count} for {args.count} pictures, got {seed}"
-        )
-    seeds = range(seed, seed + args.count)
+    seeds = _seeds(args.count, args.seed)
     use_all()
-    pipeline = Pipeline.from_pretrained(
-        args.model, revision=args.revision, device=_device(args.device)
+    device = _device(args.device)
+    pipeline = Pipeline.from_pretrained(args.model, revision=args.revision, device=device)
+    settings = Settings(
+        seeds,
+        _label(args.label, pipeline),
+        args.sampler,
+        args.steps,
+        args.grid,
+        args.guidance,
+        args.eta,
     )
-
-    label = _label(args.label, pipeline)
     if args.verbose:
         print(f"engine: {pipeline.engine.text}")
-    stream = pipeline.stream(
-        seeds=seeds,
-        labels=label,
-        sampler=args.sampler,
-        steps=args.steps,
-        grid=args.grid,
-        guidance=args.guidance,
-        eta=args.eta,
-    )
     start = time.perf_counter()
-    images = Images.collect(
-        tqdm(stream, total=args.steps + 1, unit="step", leave=False),
-        seeds,
-        pipeline.asked(seeds, label),
-        args.steps,
-    )
+    bar = tqdm(pipeline.stream(settings), total=args.steps + 1, unit="step", leave=False)
+    images = Images.collect(bar, seeds, pipeline.names(settings), args.steps + 1)
     seconds = time.perf_counter() - start
     images.save(args.out)
-    print(
-        f"{args.out}: {args.count} pictures, seeds {seed}..{seeds[-1]}, {args.sampler}, {args.steps} steps, "
-        f"{images.frames[-1].nfe} network evaluations each, {seconds:.1f} s"
-    )
+    how = f"{args.sampler}, {args.steps} steps, {images.frames[-1].nfe} network evaluations each"
+    which = f"{args.count} images, seeds {seeds[0]}..{seeds[-1]}"
+    print(f"{args.out}: {which}, {how}, {seconds:.1f} s")
+
+
+def _seeds(count: int, first: int | None) -> range:
+    """Successive seeds, random ones if the first is not given."""
+    if not 1 <= count <= MAX_IMAGES:
+        raise ValueError(f"--count must be in 1..{MAX_IMAGES}, got {count}")
+    most = MAX_SEED + 1 - count
+    if first is None:
+        first = secrets.randbelow(most + 1)
+    if not 0 <= first <= most:
+        raise ValueError(f"--seed must be in 0..{most} for {count} images, got {first}")
+    return range(first, first + count)
 
 
 def _label(text: str | None, pipeline: Pipeline) -> int | None:
@@ -154,10 +137,9 @@ def _label(text: str | None, pipeline: Pipeline) -> int | None:
 def _device(name: str) -> str:
     import torch  # only to ask; everything else in this file is words
 
-    if name != "cpu" and not (name == "cuda" and torch.cuda.is_available()):
-        raise ValueError(
-            f"--device must be cpu{' or cuda' if torch.cuda.is_available() else ''} here, got {name!r}"
-        )
+    valid = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    if name not in valid:
+        raise ValueError(f"--device must be {' or '.join(valid)} here, got {name!r}")
     return name
 
 

@@ -12,23 +12,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .pixels import LIMIT
 from .schedule import Schedule
 from .unet import Network, UNet
 
-Denoise = Callable[
-    [Tensor, float], Tensor
-]  # (x_t, t) -> x0; labels, guidance and clipping live inside
+Denoise = Callable[[Tensor, float], Tensor]
+"""(x_t, t) -> x0; labels, guidance and clipping live inside."""
+
+Formula = Callable[[Tensor, Tensor, Tensor | float, Tensor | float], Tensor]
 
 
 class Prediction(NamedTuple):
-    """One way for a network to speak. All arguments broadcast against N×C×H×W."""
+    """What a network may be trained to predict. All arguments broadcast against N×C×H×W.
 
-    target: Callable[
-        [Tensor, Tensor, Tensor, Tensor], Tensor
-    ]  # (x0, eps, alpha, sigma) -> what it should say
-    x0: Callable[
-        [Tensor, Tensor, Tensor, Tensor], Tensor
-    ]  # (what it says, x_t, alpha, sigma) -> x0
+    target: (x0, eps, alpha, sigma) -> what the network should say.
+    x0: (what it says, x_t, alpha, sigma) -> x0.
+    """
+
+    target: Formula
+    x0: Formula
 
 
 PREDICTIONS: dict[str, Prediction] = {
@@ -51,8 +53,9 @@ def _coefficients(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def add_noise(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """A sample of q(x_t | x0) in closed form: x0 and eps N×C×H×W, t N times in [0, T]. DDPM, Eq.
-    4."""
+    """A sample of q(x_t | x0) in closed form. DDPM, Eq. 4.
+
+    x0 and eps are N×C×H×W, t are N times in [0, T]."""
     alpha, sigma = _coefficients(schedule, t)
     return alpha * x0 + sigma * eps
 
@@ -67,7 +70,7 @@ def loss(model: UNet, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor) -> T
     """
     prediction = PREDICTIONS[model.prediction]
     alpha, sigma = _coefficients(model.schedule, t)
-    out = model(alpha * x0 + sigma * eps, t, y).float()
+    out: Tensor = model(alpha * x0 + sigma * eps, t, y).float()
     return (out - prediction.target(x0, eps, alpha, sigma)).square().mean()
 
 
@@ -79,41 +82,36 @@ def _alpha_sigma(schedule: Schedule, t: float) -> tuple[float, float]:
 
 
 def denoiser(
-    model: UNet,
-    y: Tensor | None = None,
-    *,
-    guidance: float = 0.0,
-    clip: bool = True,
-    run: Network | None = None,
+    model: UNet, y: Tensor | None = None, *, guidance: float = 0.0, run: Network | None = None
 ) -> Denoise:
-    """Turns a model into the function that samplers call: (x_t, t) -> the x0 it believes in,
-    without gradients.
+    """Turns a model into the function that samplers call: (x_t, t) -> x0, without gradients.
+
+    x0 is clamped to [-LIMIT, LIMIT], where images live; x_t never is.
 
     Args:
         y: N labels, `model.classes` where there is none; or None for none at all.
         guidance: the weight w of classifier-free guidance, (1 + w) * with label - w * without.
             Ho & Salimans 2022, Eq. 6; 0 takes the labelled prediction as it is.
-        clip: clamp x0 to [-1, 1], where images live. x_t is never clamped.
         run: computes what the model would say; the model itself if left out.
 
     Raises ValueError for guidance without labels.
     """
     if guidance and y is None:
         raise ValueError("guidance needs a label: say what to guide towards")
-    run, to_x0 = run or model, PREDICTIONS[model.prediction].x0
-    both = torch.cat([y, torch.full_like(y, model.classes)]) if guidance else None
+    network: Network = run or model
+
+    def predict(x: Tensor, t: float) -> Tensor:
+        if not guidance or y is None:
+            return network(x, x.new_full((len(x),), t), y)
+        both = torch.cat([y, torch.full_like(y, model.classes)])  # one call: half the overhead
+        out = network(x.repeat(2, 1, 1, 1), x.new_full((2 * len(x),), t), both)
+        with_label, without = out.chunk(2)
+        return (1 + guidance) * with_label - guidance * without
 
     def denoise(x: Tensor, t: float) -> Tensor:
         alpha, sigma = _alpha_sigma(model.schedule, t)
         with torch.no_grad():
-            if guidance:  # one call for both: half the overhead
-                with_label, without = run(
-                    x.repeat(2, 1, 1, 1), x.new_full((2 * len(x),), t), both
-                ).chunk(2)
-                out = (1 + guidance) * with_label - guidance * without
-            else:
-                out = run(x, x.new_full((len(x),), t), y)
-            x0 = to_x0(out, x, alpha, sigma)
-            return x0.clamp(-1, 1) if clip else x0
+            x0 = PREDICTIONS[model.prediction].x0(predict(x, t), x, alpha, sigma)
+            return x0.clamp(-LIMIT, LIMIT)
 
     return denoise

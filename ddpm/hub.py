@@ -1,15 +1,15 @@
 """Weights on disk and on the Hub: find them, verify them, load them; and lay them out the same way.
 
 A model is a folder (or a Hub repo) with `config.json` and `model.safetensors`. Nothing in it is
-trusted: every number is bounded before a network is built, names and shapes must agree exactly
-before memory is taken, the sha256 in the config must match, and no other file is ever opened, least
-of all a pickle."""
+trusted: every number is bounded before a network is built, every text is short and printable, names
+and shapes must agree exactly before memory is taken, the sha256 in the config must match, and no
+other file is ever opened, least of all a pickle."""
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,
+    HTTPError,  # of the HTTP library; which one that is, only huggingface_hub knows
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -33,10 +33,6 @@ from .unet import UNet
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 BUILT_IN = Path(__file__).parent / "pretrained"
-_DTYPES = ("F32", "F16", "BF16")
-_CONFIG_BYTES = _HEADER_BYTES = (
-    1_000_000  # the most that config.json, and the names in a safetensors file, may take
-)
 ARCHITECTURE = (
     "channels",
     "size",
@@ -47,6 +43,9 @@ ARCHITECTURE = (
     "attention",
     "prediction",
 )
+WORDS = ("any", "none")  # page and command line say these where they name no class
+_DTYPES = ("F32", "F16", "BF16")
+_CONFIG_BYTES = _HEADER_BYTES = 1_000_000  # the most for config.json, and for a file's tensor names
 
 
 class Loaded(NamedTuple):
@@ -69,28 +68,20 @@ def load(source: str | os.PathLike[str], revision: str | None = None) -> Loaded:
 
     Raises ValueError or OSError with one line that says what is wrong with which file, and what to
     do."""
-    find, on_hub = _finder(str(source), revision)
-    config_path = find(CONFIG, _CONFIG_BYTES)
+    place = _place(str(source), revision)
+    config_path = place.find(CONFIG, _CONFIG_BYTES)
     config = _read_config(config_path)
     model = _build(config, config_path)
-    _check_classes(config, config_path)
+    _check_texts(config, config_path)
+    _check_counts(config, config_path)
     _check_history(config, config_path)
-    needed = sum(
-        4 * p.numel() for p in model.state_dict().values()
-    )  # nothing larger is even downloaded
-    weights_path = find(WEIGHTS, needed + _HEADER_BYTES)
+    needed = sum(4 * p.numel() for p in model.state_dict().values())
+    weights_path = place.find(WEIGHTS, needed + _HEADER_BYTES)
     try:
         load_weights(model, weights_path, config["sha256"])
-    except (
-        ValueError
-    ) as error:  # it stays in the cache: a file that was damaged on its way must be fetched again
-        raise ValueError(
-            f"{error}; to download it again, delete it" if on_hub else str(error)
-        ) from error
-    # The cache keeps each commit in a folder of its name.
-    return Loaded(
-        model.eval().requires_grad_(False), config, config_path.parent.name if on_hub else None
-    )
+    except ValueError as error:
+        raise ValueError(f"{error}{place.advice}") from error
+    return Loaded(model.eval().requires_grad_(False), config, place.commit)
 
 
 def files(model: UNet, **facts: Any) -> dict[str, bytes]:
@@ -108,41 +99,62 @@ def files(model: UNet, **facts: Any) -> dict[str, bytes]:
     return {CONFIG: (json.dumps(config, indent=2) + "\n").encode(), WEIGHTS: weights}
 
 
-def _finder(source: str, revision: str | None) -> tuple[Callable[[str, int], Path], bool]:
-    """A function (name, most bytes) -> path of that file of source; and whether it downloads from
-    the Hub."""
+class _Folder:
+    """Where a model lies on this machine."""
+
+    commit, advice = None, ""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find(self, name: str, most: int) -> Path:
+        """That file, which may have so many bytes."""
+        path = self.path / name
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{self.path} has no {name}: no model is in it, or a run that is not finished"
+            )
+        if (size := path.stat().st_size) > most:
+            raise ValueError(f"{path} has {size:,} bytes, it may have {most:,}")
+        return path
+
+
+class _Repo:
+    """Where a model lies on the Hub; `commit` is known once the first file has come."""
+
+    # A file that was damaged on its way stays in the cache.
+    advice = "; to download it again, delete it"
+
+    def __init__(self, name: str, revision: str | None) -> None:
+        self.name, self.revision = name, revision
+        self.commit: str | None = None
+
+    def find(self, name: str, most: int) -> Path:
+        """That file in the cache, downloaded if need be, unless it has more bytes. All files are of
+        one commit, even if the branch moves on in between."""
+        path = _download(self.name, name, self.commit or self.revision, most)
+        self.commit = path.parent.name  # the cache keeps each commit in a folder of its name
+        return path.resolve()  # a link to the file itself: to delete the link alone is no use
+
+
+def _place(source: str, revision: str | None) -> _Folder | _Repo:
+    """Where source is. Raises ValueError if it can be neither."""
     built_in = (
         sorted(path.name for path in BUILT_IN.iterdir() if path.is_dir())
         if BUILT_IN.is_dir()
         else []
     )
-    choices = f"built-in weights ({', '.join(built_in)}), a folder, or a Hub repo NAMESPACE/NAME"
     folder = BUILT_IN / source if source in built_in else Path(source)
     if source and folder.is_dir():
         if revision is not None:
             raise ValueError(f"revision {revision!r} was given, but {source} is not a Hub repo")
-
-        def in_folder(name: str, most: int) -> Path:
-            if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"{folder} has no {name}: no model is in it, or a run that is not finished"
-                )
-            return folder / name
-
-        return in_folder, False
+        return _Folder(folder)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        raise ValueError(f"no model at {source!r}; valid are {choices}")
-    commit = revision
-
-    def on_hub(name: str, most: int) -> Path:
-        nonlocal commit
-        path = _download(source, name, commit, most)
-        commit = (
-            path.parent.name
-        )  # both files from one commit, even if the branch moves on in between
-        return path
-
-    return on_hub, True
+        raise ValueError(
+            f"no model at {source!r}; valid are built-in weights ({', '.join(built_in)}), "
+            "a folder, or a Hub repo NAMESPACE/NAME"
+        )
+    return _Repo(source, revision)
 
 
 def _download(repo: str, name: str, revision: str | None, most: int) -> Path:
@@ -155,7 +167,8 @@ def _download(repo: str, name: str, revision: str | None, most: int) -> Path:
             size = hf_hub_download(repo, name, revision=revision, dry_run=True).file_size
             if size is None or size > most:
                 raise ValueError(
-                    f"{repo}: {name} has {size or 'unknown'} bytes, it may have {most:,}; not downloaded"
+                    f"{repo}: {name} has {size or 'unknown'} bytes, it may have {most:,}; "
+                    "not downloaded"
                 )
             cached = hf_hub_download(repo, name, revision=revision)
         return Path(cached)
@@ -167,7 +180,8 @@ def _download(repo: str, name: str, revision: str | None, most: int) -> Path:
         raise ValueError(f"{repo} on the Hub has no revision {revision!r}") from error
     except RepositoryNotFoundError as error:
         raise ValueError(
-            f"no folder {repo}, and no Hub repo that is open to you (a private one needs `hf auth login`)"
+            f"no folder {repo}, and no Hub repo that is open to you "
+            "(a private one needs `hf auth login`)"
         ) from error
     except EntryNotFoundError as error:
         raise ValueError(
@@ -181,7 +195,7 @@ def _download(repo: str, name: str, revision: str | None, most: int) -> Path:
         RuntimeError,
     ) as error:  # RuntimeError: from hf_xet, which is not Python
         raise OSError(
-            f"the Hub did not give {repo}: {' '.join(str(error).split()) or type(error).__name__}"
+            f"the Hub did not give {repo}: {one_line(error) or type(error).__name__}"
         ) from error
 
 
@@ -190,8 +204,6 @@ def _is_commit(revision: str | None) -> bool:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _CONFIG_BYTES:
-        raise ValueError(f"{path}: larger than 1 MB, not a model's configuration")
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -212,19 +224,62 @@ def _build(config: dict[str, Any], path: Path) -> UNet:
         with torch.device("meta"):
             return UNet(**{name: config[name] for name in ARCHITECTURE}, schedule=schedule)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {one_line(error)}") from error
 
 
-def _check_classes(config: dict[str, Any], path: Path) -> None:
-    names, counts = config.get("class_names"), config.get("class_counts")
-    if names is not None and not (
-        isinstance(names, list)
-        and len(names) == config["classes"] == len(set(map(str, names)))
-        and all(isinstance(name, str) and 0 < len(name) <= 100 for name in names)
-    ):
-        raise ValueError(
-            f"{path}: class_names must be {config['classes']} different texts, or be left out"
-        )
+def one_line(words: object) -> str:
+    """What a library says of a stranger's file, as one line of at most 300 printable characters."""
+    line = " ".join(str(words).split())
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return line if len(line) <= 300 else f"{line[:299]}…"
+
+
+def is_text(text: object, most: int) -> bool:
+    """Whether text is one that can be shown anywhere: 1 to most characters, all of them printable
+    (no line ends, lone surrogates, marks that turn the direction of writing), no space at an end.
+    """
+    return (
+        isinstance(text, str)
+        and 0 < len(text) <= most
+        and text.isprintable()
+        and text == text.strip()
+    )
+
+
+def check_class_names(names: Sequence[object]) -> None:
+    """Raises ValueError unless page, card and command line can show these names and tell them
+    apart, from each other and from the WORDS that stand for no class."""
+    for name in names:
+        if not is_text(name, 100):
+            raise ValueError(
+                f"a class cannot be called {one_line(ascii(name))}: names are 1 to 100 printable "
+                "characters, without spaces at the ends"
+            )
+        if str(name).casefold() in WORDS:
+            raise ValueError(
+                f"a class cannot be called {name}: this word means that no class is asked for"
+            )
+    if len(set(names)) < len(names):
+        raise ValueError("two classes have the same name")
+
+
+def _check_texts(config: dict[str, Any], path: Path) -> None:
+    names, dataset = config.get("class_names"), config.get("dataset")
+    if names is not None:
+        if not isinstance(names, list) or len(names) != config["classes"]:
+            raise ValueError(
+                f"{path}: class_names must be {config['classes']} texts, or be left out"
+            )
+        try:
+            check_class_names(names)
+        except ValueError as error:
+            raise ValueError(f"{path}: class_names: {error}") from error
+    if dataset is not None and not is_text(dataset, 100):
+        raise ValueError(f"{path}: dataset must be 1 to 100 printable characters, or be left out")
+
+
+def _check_counts(config: dict[str, Any], path: Path) -> None:
+    counts = config.get("class_counts")
     if counts is not None and not (
         isinstance(counts, list)
         and len(counts) == config["classes"]
@@ -243,10 +298,9 @@ def _check_history(config: dict[str, Any], path: Path) -> None:
     if history is not None and not (
         isinstance(history, dict)
         and isinstance(history.get("commands"), list)
+        and len(history["commands"]) <= 100
         and all(
-            isinstance(line, str)
-            and line.isprintable()
-            and line.startswith(("python ", "torchrun "))
+            is_text(line, 2000) and line.startswith(("python ", "torchrun "))
             for line in history["commands"]
         )
         and type(history.get("images")) is int
@@ -255,8 +309,8 @@ def _check_history(config: dict[str, Any], path: Path) -> None:
         and 0 <= history["minutes"] <= 10**9  # NaN compares false
     ):
         raise ValueError(
-            f"{path}: history must hold commands (lines that start python or torchrun), images and "
-            "minutes, or be left out"
+            f"{path}: history must hold commands (up to 100 lines that start python or torchrun, "
+            "of up to 2000 characters), images and minutes, or be left out"
         )
 
 
@@ -274,11 +328,12 @@ def load_weights(model: UNet, path: Path, sha256: str) -> None:
             ):
                 if names:
                     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-                    raise ValueError(f"{path}: {what} tensor {min(names)}{more}")
+                    raise ValueError(f"{path}: {what} tensor {one_line(min(names))}{more}")
             for name, shape in expected.items():
                 if found[name] != shape:
                     raise ValueError(
-                        f"{path}: {name} is {list(found[name])}, config.json wants {list(shape)}"
+                        f"{path}: {name} is {one_line(list(found[name]))}, "
+                        f"config.json wants {list(shape)}"
                     )
                 if (dtype := slices[name].get_dtype()) not in _DTYPES:
                     raise ValueError(
@@ -287,11 +342,12 @@ def load_weights(model: UNet, path: Path, sha256: str) -> None:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             if digest != sha256:
                 raise ValueError(
-                    f"{path}: damaged or not the file that config.json describes (its sha256 differs)"
+                    f"{path}: damaged or not the file that config.json describes "
+                    "(its sha256 differs)"
                 )
             weights = {name: file.get_tensor(name).float() for name in expected}
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
+        raise ValueError(f"{path}: not a whole safetensors file ({one_line(error)})") from error
     for name, weight in weights.items():
         if not weight.isfinite().all():
             raise ValueError(f"{path}: {name} holds values that are not finite numbers")

@@ -1,35 +1,26 @@
-"""What comes out of a pipeline: the moments of a walk, and finished images that can be saved."""
+"""What comes out of a pipeline: finished images, which can be looked at and saved."""
 
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-from .files import write_atomic
-from .pixels import gif, grid, pick_frames, png
+from .files import check_writable, write_atomic
+from .frames import Frame, pick_frames
+from .pixels import gif, png, sheet
 from .player import Walk, document, embedded, film
-
-
-class Frame(NamedTuple):
-    """One moment of the process: time t, noisy images x (N×C×H×W in [-1, 1] and beyond), the clean
-    images x0 that the network sees in them, nfe, the network evaluations an image has cost so far,
-    and the signal-to-noise ratio snr = alpha(t)**2 / sigma(t)**2, infinite at t = 0."""
-
-    t: float
-    x: Tensor
-    x0: Tensor
-    nfe: int
-    snr: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Images:
-    """Finished images x (N×C×H×W in [-1, 1]), the seed of each, what each was asked to show (its
-    class in words, or None), and frames of the way there, as many as a film needs."""
+    """Finished images and the way to them.
+
+    x: N×C×H×W in [-1, 1] and a little beyond. seeds: of each. labels: what each was asked to show,
+    its class in words, or None. frames: moments of the way there, as many as a film needs."""
 
     x: Tensor
     seeds: tuple[int, ...]
@@ -38,20 +29,22 @@ class Images:
 
     @classmethod
     def collect(
-        cls, stream: Iterable[Frame], seeds: Sequence[int], labels: Sequence[str | None], steps: int
+        cls, stream: Iterable[Frame], seeds: Sequence[int], labels: Sequence[str | None], total: int
     ) -> "Images":
-        """Runs a stream of steps + 1 frames to its end, keeping as many as a film shows."""
-        shown = set(pick_frames(steps + 1))
+        """Runs a stream of `total` frames to its end, keeping as many as a film shows."""
+        shown = set(pick_frames(total))
         frames = tuple(frame for k, frame in enumerate(stream) if k in shown)
         return cls(frames[-1].x, tuple(seeds), tuple(labels), frames)
 
-    def grid(self, scale: int = 4) -> Image.Image:
+    def sheet(self, scale: int = 4) -> Image.Image:
         """All of them as one picture, every pixel enlarged to a square of scale pixels."""
-        return grid(self.x, scale=scale)
+        return sheet(self.x, scale=scale)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """To digits.gif the reverse process, to digits.html a player of it, to digits.png the final
-        grid, to a folder one PNG an image, by seed.
+        """Writes what the ending of path says.
+
+        A .gif holds the reverse process, a .html a player of it, a .png all images; a folder gets
+        one PNG an image, named by its seed.
 
         Raises ValueError for any other ending, OSError if it cannot be written; nothing is left
         half written."""
@@ -60,16 +53,17 @@ class Images:
         if path.is_dir() or not path.suffix:
             path.mkdir(parents=True, exist_ok=True)
             for seed, x in zip(self.seeds, self.x, strict=True):
-                write_atomic(path / f"{seed:010d}.png", png(grid(x[None])))
+                write_atomic(path / f"{seed:010d}.png", png(sheet(x[None])))
         elif path.suffix.lower() == ".gif":
-            write_atomic(path, gif([grid(frame.x) for frame in self.frames]))
+            write_atomic(path, gif([sheet(frame.x) for frame in self.frames]))
         elif path.suffix.lower() == ".html":
             write_atomic(path, document(self._film()).encode())
         else:
-            write_atomic(path, png(self.grid()))
+            write_atomic(path, png(self.sheet()))
 
     def __repr__(self) -> str:
-        return f"Images({len(self.seeds)} of {list(self.x.shape[1:])}, seeds {self.seeds[0]}..{self.seeds[-1]})"
+        first, last, shape = self.seeds[0], self.seeds[-1], list(self.x.shape[1:])
+        return f"Images({len(self.seeds)} of {shape}, seeds {first}..{last})"
 
     def _repr_html_(self) -> str:
         return embedded(self._film())
@@ -82,20 +76,20 @@ class Images:
 
 
 def check_out(path: str | os.PathLike[str]) -> None:
-    """Raises ValueError unless `Images.save` could write to path, as far as its name and folder
-    tell."""
+    """Raises ValueError or OSError unless `Images.save` could write to path, as far as can be told
+    before."""
     if not os.fspath(path):
         raise ValueError(
             "cannot write: the name is empty; name a .html, a .gif, a .png, or a folder"
         )
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, never raises
         return
     if path.suffix and path.suffix.lower() not in (".html", ".gif", ".png"):
         raise ValueError(
             f"cannot write {path}: name a .html, a .gif, a .png, or a folder (no ending)"
         )
-    if path.suffix and not path.parent.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.exists() and not path.suffix:
-        raise ValueError(f"cannot write into {path}: it is a file")
+    if path.suffix:
+        check_writable(path)
+    elif above := next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), None):
+        raise ValueError(f"cannot write into {path}: {above} is a file")

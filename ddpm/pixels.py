@@ -8,18 +8,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-GIF_FRAMES = 40  # enough for the eye, whatever the number of steps
 FRAME_MS, LAST_MS = 80, 2000
 GAP = 2  # pixels between images, before enlarging
-_COLORS = {
-    "L": 16,
-    "RGB": 128,
-}  # in moving frames: noise in all 256 makes larger files and looks the same
+_COLORS = {"L": 16, "RGB": 128}  # in moving frames: noise in all 256 makes larger files for nothing
+
+# Clean images lie in [-LIMIT, LIMIT]. Black is stored at -LIMIT, four gray levels below what is
+# already shown as black: a network never hits black exactly, and its small errors there, which
+# would show as grain on a dark ground, are cut off. Every gray level still comes back exactly.
+LIMIT = 1 + 4 / 127.5
 
 
 def from_pixels(pixels: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 in [-1, 1], any shape."""
-    return pixels.float() / 127.5 - 1
+    """uint8 0..255 -> float32, any shape: 1..255 in (-1, 1], and black at -LIMIT."""
+    return torch.where(pixels == 0, -LIMIT, pixels.float() / 127.5 - 1)
 
 
 def to_pixels(x: Tensor) -> Tensor:
@@ -28,19 +29,17 @@ def to_pixels(x: Tensor) -> Tensor:
 
 
 def from_picture(picture: Image.Image, channels: int, size: int) -> Tensor:
-    """Any picture as one image 1×C×size×size in [-1, 1]: shrunk or enlarged, gray or RGB, black
-    where transparent."""
+    """Any picture as one image 1×C×size×size: resized, gray or RGB, black where transparent."""
     black = Image.new("RGBA", picture.size, "black")
-    picture = Image.alpha_composite(black, picture.convert("RGBA")).convert(
-        "L" if channels == 1 else "RGB"
-    )
+    mode = "L" if channels == 1 else "RGB"
+    picture = Image.alpha_composite(black, picture.convert("RGBA")).convert(mode)
     if picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(picture)).view(size, size, channels)
     return from_pixels(pixels.permute(2, 0, 1)[None])
 
 
-def grid(x: Tensor, *, scale: int = 1) -> Image.Image:
+def sheet(x: Tensor, *, scale: int = 1) -> Image.Image:
     """N images N×C×H×W (C is 1 or 3) as one picture, as square as can be, row by row, black in
     between.
 
@@ -49,11 +48,11 @@ def grid(x: Tensor, *, scale: int = 1) -> Image.Image:
     n, c, h, w = x.shape
     columns = int(np.ceil(np.sqrt(n)))
     rows = int(np.ceil(n / columns))
-    sheet = np.zeros((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, c), np.uint8)
+    canvas = np.zeros((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, c), np.uint8)
     for k, image in enumerate(to_pixels(x).permute(0, 2, 3, 1).numpy()):
         top, left = k // columns * (h + GAP), k % columns * (w + GAP)
-        sheet[top : top + h, left : left + w] = image
-    picture = Image.fromarray(sheet[..., 0] if c == 1 else sheet)
+        canvas[top : top + h, left : left + w] = image
+    picture = Image.fromarray(canvas[..., 0] if c == 1 else canvas)
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
@@ -62,13 +61,6 @@ def png(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
-
-
-def pick_frames(count: int) -> list[int]:
-    """Which of `count` frames a GIF shows: at most GIF_FRAMES, evenly spread, the first and the
-    last among them."""
-    shown = min(count, GIF_FRAMES)
-    return [round(k * (count - 1) / max(shown - 1, 1)) for k in range(shown)]
 
 
 def moving(picture: Image.Image) -> Image.Image:

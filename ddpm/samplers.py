@@ -11,20 +11,20 @@ eps, straight in x / alpha as a function of sigma / alpha. With the network's ow
 are the DDIM step, and what sets the methods apart is how they better that estimate with what was
 seen before. A new sampler is one function here and one line in the table."""
 
+import functools
 import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .diffusion import Denoise
-from .schedule import Schedule
+from .schedule import Bounds, Schedule
 
 RandnLike = Callable[[Tensor], Tensor]  # standard normal noise of the same shape
 
@@ -38,7 +38,19 @@ class Step(NamedTuple):
     x0: Tensor
 
 
-Sampler = Callable[[Denoise, Schedule, Tensor, Sequence[float], RandnLike], Iterator[Step]]
+class Sampler(NamedTuple):
+    """An entry of SAMPLERS.
+
+    walk: (denoise, schedule, x, times, randn_like, its own settings) -> Steps.
+    grid: the grid that served it best over 5, 10 and 20 evaluations of the built-in weights, as
+        train/evaluate/README.md has it, with the command that prints the table.
+    settings: its own settings, by name, with their bounds; the function has their defaults.
+    fresh_noise: whether it draws noise on its way, with the default settings."""
+
+    walk: Callable[..., Iterator[Step]]
+    grid: str
+    settings: dict[str, Bounds] = {}  # noqa: RUF012 - nobody writes into it
+    fresh_noise: bool = False
 
 
 class _Point(NamedTuple):
@@ -72,51 +84,42 @@ def _strides(schedule: Schedule, times: Sequence[float]) -> Iterator[tuple[_Poin
 
 
 def _eps(x: Tensor, x0: Tensor, t: _Point) -> Tensor:
-    """The noise in x if x0 is true. From the clipped x0, so that x = alpha x0 + sigma eps whatever
-    the network says."""
+    """The noise in x if x0 is true.
+
+    From the clipped x0, so that x = alpha x0 + sigma eps whatever the network says."""
     return (x - t.alpha * x0) / t.sigma
 
 
 def _toward(x: Tensor, target: Tensor, t: _Point, s: _Point) -> Tensor:
-    """x at s if x0 were `target` all the way from t to s. Lu et al. 2022 (DPM-Solver++), Section 4:
-    first order."""
+    """x at s if x0 were `target` all the way from t to s.
+
+    First order. Lu et al. 2022 (DPM-Solver++), Section 4."""
     return s.sigma / t.sigma * x + (s.alpha - t.alpha * s.sigma / t.sigma) * target
 
 
 def _along(x0: Tensor, eps: Tensor, better: Tensor, t: _Point, s: _Point) -> Tensor:
-    """x at s if the noise were `better` all the way from t to s. PNDM, Eq. 9; Euler's step in x /
-    alpha.
+    """x at s if the noise were `better` all the way from t to s.
 
-    Written as the DDIM step and the rest: at high noise alpha is so small that x / alpha would lose
-    all digits."""
+    PNDM, Eq. 9; Euler's step in x / alpha. Written as the DDIM step and the rest: at high noise
+    alpha is so small that x / alpha would lose all digits."""
     return s.alpha * x0 + s.sigma * eps + (s.sigma - s.alpha * t.sigma / t.alpha) * (better - eps)
 
 
-Rule = Callable[..., Tensor]  # (x, x0, t, s, past: deque[_Seen], randn_like) -> x at s
+Rule = Callable[[Tensor, Tensor, _Point, _Point, deque[_Seen]], Tensor]
+"""(x, x0, t, s, past) -> x at s; past has what was seen before, the newest first."""
 
 
-def _one_evaluation_a_step(rule: Rule) -> Sampler:
-    """Makes a sampler of a rule that needs no more of the network than x0 at t, and what was seen
-    before."""
-
-    @wraps(rule)  # so that its signature shows what settings the rule has, such as eta
-    def walk(
-        denoise: Denoise,
-        schedule: Schedule,
-        x: Tensor,
-        times: Sequence[float],
-        randn_like: RandnLike,
-        **settings: Any,
-    ) -> Iterator[Step]:
-        past: deque[_Seen] = deque(maxlen=2)  # the newest first
-        for t, s in _strides(schedule, times):
-            x0 = denoise(x, t.t)
-            yield Step(t.t, x, x0)
-            seen, x = _Seen(t, x, x0), rule(x, x0, t, s, past, randn_like, **settings)
-            past.appendleft(seen)
-        yield Step(times[-1], x, x)
-
-    return walk
+def _by_rule(
+    rule: Rule, denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float]
+) -> Iterator[Step]:
+    """A walk that evaluates the network once a step, at t, and then goes to s as the rule says."""
+    past: deque[_Seen] = deque(maxlen=2)
+    for t, s in _strides(schedule, times):
+        x0 = denoise(x, t.t)
+        yield Step(t.t, x, x0)
+        seen, x = _Seen(t, x, x0), rule(x, x0, t, s, past)
+        past.appendleft(seen)
+    yield Step(times[-1], x, x)
 
 
 # --- With fresh noise at every step ---------------------------------------------------------------
@@ -129,42 +132,53 @@ def _posterior(x: Tensor, x0: Tensor, t: _Point, s: _Point) -> tuple[Tensor, flo
     return (s.alpha * beta_ts * x0 + alpha_ts * s.sigma**2 * x) / t.sigma**2, beta_ts
 
 
-@_one_evaluation_a_step
 def ddpm(
-    x: Tensor, x0: Tensor, t: _Point, s: _Point, _past: deque[_Seen], randn_like: RandnLike
-) -> Tensor:
-    """Ancestral sampling: x_s drawn from the posterior q(x_s | x_t, x0). DDPM, Eq. 6, 7 and
-    Algorithm 2."""
-    mean, beta_ts = _posterior(x, x0, t, s)
-    return mean + math.sqrt(beta_ts) * s.sigma / t.sigma * randn_like(x)
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
+) -> Iterator[Step]:
+    """Ancestral sampling: x_s drawn from the posterior q(x_s | x_t, x0).
+
+    DDPM, Eq. 6, 7 and Algorithm 2."""
+
+    def rule(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen]) -> Tensor:
+        mean, beta_ts = _posterior(x, x0, t, s)
+        return mean + math.sqrt(beta_ts) * s.sigma / t.sigma * randn_like(x)
+
+    return _by_rule(rule, denoise, schedule, x, times)
 
 
-@_one_evaluation_a_step
 def ddpm_large(
-    x: Tensor, x0: Tensor, t: _Point, s: _Point, _past: deque[_Seen], randn_like: RandnLike
-) -> Tensor:
-    """`ddpm` with the other variance, that of q(x_t | x_s): right for data like noise. DDPM,
-    Section 3.2."""
-    mean, beta_ts = _posterior(x, x0, t, s)
-    return mean + math.sqrt(beta_ts) * randn_like(x) if s.sigma else mean
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
+) -> Iterator[Step]:
+    """`ddpm` with the other variance, that of q(x_t | x_s): right for data like noise.
+
+    DDPM, Section 3.2."""
+
+    def rule(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen]) -> Tensor:
+        mean, beta_ts = _posterior(x, x0, t, s)
+        return mean + math.sqrt(beta_ts) * randn_like(x) if s.sigma else mean
+
+    return _by_rule(rule, denoise, schedule, x, times)
 
 
-@_one_evaluation_a_step
 def ddim(
+    denoise: Denoise,
+    schedule: Schedule,
     x: Tensor,
-    x0: Tensor,
-    t: _Point,
-    s: _Point,
-    _past: deque[_Seen],
+    times: Sequence[float],
     randn_like: RandnLike,
-    *,
     eta: float = 0.0,
-) -> Tensor:
-    """The deterministic walk (eta = 0), or with noise up to that of `ddpm` (eta = 1). DDIM, Eq. 12
-    and 16."""
-    fresh = eta * s.sigma * math.sqrt(max(0.0, 1 - (t.alpha * s.sigma / (s.alpha * t.sigma)) ** 2))
-    x = s.alpha * x0 + math.sqrt(s.sigma**2 - fresh**2) * _eps(x, x0, t)
-    return x + fresh * randn_like(x) if eta else x
+) -> Iterator[Step]:
+    """The deterministic walk (eta = 0), or with noise up to that of `ddpm` (eta = 1).
+
+    DDIM, Eq. 12 and 16."""
+
+    def rule(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen]) -> Tensor:
+        shrink = t.alpha * s.sigma / (s.alpha * t.sigma)
+        fresh = eta * s.sigma * math.sqrt(max(0.0, 1 - shrink**2))
+        x = s.alpha * x0 + math.sqrt(s.sigma**2 - fresh**2) * _eps(x, x0, t)
+        return x + fresh * randn_like(x) if eta else x
+
+    return _by_rule(rule, denoise, schedule, x, times)
 
 
 def euler_a(
@@ -174,16 +188,20 @@ def euler_a(
     return ddim(denoise, schedule, x, times, randn_like, eta=1.0)
 
 
-@_one_evaluation_a_step
 def sde_dpm_pp_2m(
-    x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], randn_like: RandnLike
-) -> Tensor:
-    """SDE-DPM-Solver++(2M): the second order of `dpm_pp_2m` for the reverse SDE. Lu et al. 2022
-    (DPM-Solver++)."""
-    target = _midway(x0, t, s, past)
-    shrink = t.alpha * s.sigma / (s.alpha * t.sigma)  # e^-h
-    mean = s.sigma / t.sigma * shrink * x + s.alpha * (1 - shrink**2) * target
-    return mean + s.sigma * math.sqrt(1 - shrink**2) * randn_like(x)
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
+) -> Iterator[Step]:
+    """SDE-DPM-Solver++(2M): the second order of `dpm_pp_2m` for the reverse SDE.
+
+    Lu et al. 2022 (DPM-Solver++)."""
+
+    def rule(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen]) -> Tensor:
+        target = _midway(x0, t, s, past)
+        shrink = t.alpha * s.sigma / (s.alpha * t.sigma)  # e^-h
+        mean = s.sigma / t.sigma * shrink * x + s.alpha * (1 - shrink**2) * target
+        return mean + s.sigma * math.sqrt(1 - shrink**2) * randn_like(x)
+
+    return _by_rule(rule, denoise, schedule, x, times)
 
 
 # --- Deterministic: towards a better x0 -----------------------------------------------------------
@@ -197,35 +215,49 @@ def _midway(x0: Tensor, t: _Point, s: _Point, past: Sequence[_Seen]) -> Tensor:
     return x0 + (s.lam - t.lam) / (2 * (t.lam - past[0].at.lam)) * (x0 - past[0].x0)
 
 
-@_one_evaluation_a_step
 def dpm_pp_2m(
-    x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _randn_like: RandnLike
-) -> Tensor:
-    """DPM-Solver++(2M): second order at one evaluation a step. Lu et al. 2022 (DPM-Solver++),
-    Algorithm 2."""
-    return _toward(x, _midway(x0, t, s, past), t, s)
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
+) -> Iterator[Step]:
+    """DPM-Solver++(2M): second order at one evaluation a step.
+
+    Lu et al. 2022 (DPM-Solver++), Algorithm 2."""
+
+    def rule(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen]) -> Tensor:
+        return _toward(x, _midway(x0, t, s, past), t, s)
+
+    return _by_rule(rule, denoise, schedule, x, times)
 
 
-@_one_evaluation_a_step
 def dpm_pp_3m(
-    x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen], _randn_like: RandnLike
-) -> Tensor:
-    """DPM-Solver++(3M): slope and bend of x0 over lam, from the last three. Lu et al. 2022
-    (DPM-Solver++).
+    denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
+) -> Iterator[Step]:
+    """DPM-Solver++(3M): slope and bend of x0 over lam, from the last three evaluations.
 
-    The second step has two to go by and is one of `dpm_pp_2m`; the first and the last are those of
-    `ddim`. The authors' multistep code, and diffusers after it, take half the bend (their
-    singlestep code has the whole) and are of order 2: tests/test_conformance.py shows it."""
-    target = _midway(x0, t, s, past)
-    if len(past) > 1 and s.sigma:
-        h, before, earlier = s.lam - t.lam, t.lam - past[0].at.lam, past[0].at.lam - past[1].at.lam
-        newer, older = (x0 - past[0].x0) * (h / before), (past[0].x0 - past[1].x0) * (h / earlier)
-        bend = 2 * (newer - older) * (h / (before + earlier))
-        slope = newer + (before / (before + earlier)) * (newer - older)
-        phi_1 = -math.expm1(-h)
-        phi_2 = 1 - phi_1 / h
-        target = x0 + phi_2 / phi_1 * slope + (0.5 - phi_2 / h) / phi_1 * bend
-    return _toward(x, target, t, s)
+    Lu et al. 2022 (DPM-Solver++). The second step has two to go by and is one of `dpm_pp_2m`; the
+    first and the last are those of `ddim`. The authors' multistep code, and diffusers after it,
+    take half the bend (their singlestep code has the whole) and are of order 2:
+    tests/test_conformance.py shows it."""
+
+    def rule(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen]) -> Tensor:
+        target = _midway(x0, t, s, past)
+        if len(past) > 1 and s.sigma:
+            h, before, earlier = (
+                s.lam - t.lam,
+                t.lam - past[0].at.lam,
+                past[0].at.lam - past[1].at.lam,
+            )
+            newer, older = (
+                (x0 - past[0].x0) * (h / before),
+                (past[0].x0 - past[1].x0) * (h / earlier),
+            )
+            bend = 2 * (newer - older) * (h / (before + earlier))
+            slope = newer + (before / (before + earlier)) * (newer - older)
+            phi_1 = -math.expm1(-h)
+            phi_2 = 1 - phi_1 / h
+            target = x0 + phi_2 / phi_1 * slope + (0.5 - phi_2 / h) / phi_1 * bend
+        return _toward(x, target, t, s)
+
+    return _by_rule(rule, denoise, schedule, x, times)
 
 
 def unipc2(
@@ -354,48 +386,26 @@ def _adams_bashforth(
         if heun_first and len(seen) == 1:
             x = _heun_step(denoise, x, x0, t, s)
         else:
-            better = sum(
-                weight * eps for weight, eps in zip(weights[len(seen) - 1], seen, strict=True)
-            )
+            terms = zip(weights[len(seen) - 1], seen, strict=True)
+            better = functools.reduce(torch.add, (weight * eps for weight, eps in terms))
             x = _along(x0, seen[0], better, t, s)
     yield Step(times[-1], x, x)
 
 
 SAMPLERS: dict[str, Sampler] = {
-    "dpm++2m": dpm_pp_2m,
-    "dpm++3m": dpm_pp_3m,
-    "sde-dpm++2m": sde_dpm_pp_2m,
-    "unipc2": unipc2,
-    "unipc3": unipc3,
-    "ipndm": ipndm,
-    "plms": plms,
-    "heun": heun,
-    "euler": euler,
-    "euler-a": euler_a,
-    "ddim": ddim,
-    "ddpm": ddpm,
-    "ddpm-large": ddpm_large,
-}
-
-# in ten evaluations as good as real images, with the built-in weights: train/README.md
-BEST_SAMPLER = "unipc2"
-
-# The grid that serves each sampler best over 5, 10 and 20 evaluations of the built-in weights:
-# train/README.md has the table and the command that prints it.
-BEST_GRIDS: dict[str, str] = {
-    "dpm++2m": "power(0.3)",
-    "dpm++3m": "power(0.3)",
-    "sde-dpm++2m": "power(0.4)",
-    "unipc2": "power(0.4)",
-    "unipc3": "power(0.4)",
-    "ipndm": "power(0.3)",
-    "plms": "karras(5,0.05,20)",
-    "heun": "karras(5,0.05,20)",
-    "euler": "power(0.3)",
-    "euler-a": "power(0.4)",
-    "ddim": "power(0.3)",
-    "ddpm": "power(0.4)",
-    "ddpm-large": "power(0.3)",
+    "dpm++2m": Sampler(dpm_pp_2m, "power(0.3)"),
+    "dpm++3m": Sampler(dpm_pp_3m, "power(0.3)"),
+    "sde-dpm++2m": Sampler(sde_dpm_pp_2m, "power(0.4)", fresh_noise=True),
+    "unipc2": Sampler(unipc2, "power(0.4)"),
+    "unipc3": Sampler(unipc3, "power(0.4)"),
+    "ipndm": Sampler(ipndm, "power(0.3)"),
+    "plms": Sampler(plms, "karras(5,0.05,20)"),
+    "heun": Sampler(heun, "karras(5,0.05,20)"),
+    "euler": Sampler(euler, "power(0.3)"),
+    "euler-a": Sampler(euler_a, "power(0.4)", fresh_noise=True),
+    "ddim": Sampler(ddim, "power(0.3)", {"eta": Bounds(0, 1)}),
+    "ddpm": Sampler(ddpm, "power(0.4)", fresh_noise=True),
+    "ddpm-large": Sampler(ddpm_large, "power(0.3)", fresh_noise=True),
 }
 
 
@@ -410,7 +420,7 @@ def evaluations(name: str, steps: int) -> int:
         return x
 
     schedule = Schedule()
-    for _ in SAMPLERS[name](
+    for _ in SAMPLERS[name].walk(
         denoise, schedule, torch.zeros(1), schedule.times(steps, "uniform"), torch.zeros_like
     ):
         pass

@@ -1,17 +1,17 @@
-"""When to be how noisy: the noise schedules, and the lists of times that samplers walk along.
+"""The noise schedules, and the grids of times that samplers walk along.
 
 This file knows neither networks nor images. It answers two questions:
 how much signal and how much noise an image holds at time t (`Schedule.__call__`),
-and at which times a sampler should look (`Schedule.times`).
+and at which times a sampler evaluates the network (`Schedule.times`).
 """
 
-import inspect
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -35,24 +35,49 @@ def cosine_betas(T: int) -> Tensor:
 SCHEDULES: dict[str, Callable[[int], Tensor]] = {"cosine": cosine_betas, "linear": linear_betas}
 
 
+class Bounds(NamedTuple):
+    """The numbers that a parameter may be, both ends included."""
+
+    low: float
+    high: float
+
+    def check(self, name: str, value: object) -> None:
+        """Raises ValueError unless value is a number in here; NaN is in no range."""
+        plain = isinstance(value, int | float) and not isinstance(value, bool)
+        number = cast(float, value) if plain else math.nan
+        if not self.low <= number <= self.high:  # NaN compares false
+            raise ValueError(f"{name} must be a number in {self}")
+
+    def __str__(self) -> str:
+        return f"{self.low:g}..{self.high:g}"
+
+
+class Grid(NamedTuple):
+    """A way to spread times: (schedule, steps, *parameters) -> times, and the parameters' bounds.
+
+    The function has the parameters' defaults."""
+
+    times: Callable[..., list[float]]
+    parameters: dict[str, Bounds]
+
+
 def uniform(schedule: "Schedule", steps: int) -> list[float]:
     """Equal strides from T down to 0 (known elsewhere as "trailing")."""
     return power(schedule, steps, 1.0)
 
 
 def power(schedule: "Schedule", steps: int, rho: float = 0.5) -> list[float]:
-    """t = T * u**rho, u uniform. Below 1, rho spends the steps where the noise is strong: few steps
-    look far better.
+    """t = T * u**rho, u uniform from 1 to 0.
 
-    rho is in 0.1..3.
-    """
-    _check("rho", rho, 0.1, 3)
+    Below 1, rho spends the steps where the noise is strong: few steps look far better."""
     return [schedule.T * (1 - k / steps) ** rho for k in range(steps + 1)]
 
 
 def leading(schedule: "Schedule", steps: int) -> list[float]:
-    """Multiples of T // steps, plus 1: DDIM's own grid. It starts at 1 + (steps - 1) * (T //
-    steps): for few steps far *below* T, where an image is not all noise yet."""
+    """Multiples of T // steps, plus 1: DDIM's own grid.
+
+    It starts at 1 + (steps - 1) * (T // steps): for few steps far *below* T, where an image is not
+    all noise yet."""
     stride = schedule.T // steps
     return [float(1 + k * stride) for k in reversed(range(steps))] + [0.0]
 
@@ -69,69 +94,67 @@ def karras(
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
 ) -> list[float]:
-    """Equal strides in (sigma / alpha)**(1 / rho), from sigma_max to sigma_min, then 0. Karras et
-    al. 2022, Eq. 5.
+    """Equal strides in (sigma / alpha)**(1 / rho), from sigma_max to sigma_min, then 0.
 
-    Both ends are first brought inside what the schedule has from T to 1. rho is in 0.1..100, the
-    sigmas in 1e-4..1e5."""
-    _check("rho", rho, 0.1, 100)
-    _check("sigma_min", sigma_min, 1e-4, 1e5)
-    _check("sigma_max", sigma_max, sigma_min, 1e5)
-    noise = (
-        (-_log_snr(schedule, torch.device("cpu"))[1:] / 2).exp().numpy()
-    )  # sigma / alpha at t = 1..T
+    Both ends are first brought inside what the schedule has from T to 1. Karras et al. 2022, Eq. 5.
+    """
+    Bounds(sigma_min, GRIDS["karras"].parameters["sigma_max"].high).check("sigma_max", sigma_max)
+    # sigma / alpha at t = 1..T
+    noise = (-_log_snr(schedule, torch.device("cpu"))[1:] / 2).exp().numpy()
     low, high = np.clip((sigma_min, sigma_max), noise[0], noise[-1])
     roots = np.linspace(high ** (1 / rho), low ** (1 / rho), steps)
     times = np.interp(np.log(roots) * rho, np.log(noise), np.arange(1, schedule.T + 1)).tolist()
     if any(s >= t for t, s in pairwise(times)):
         raise ValueError(
-            f"sigma_min and sigma_max leave no room for {steps} steps: this schedule has sigma / alpha in "
-            f"{noise[0]:.2g}..{noise[-1]:.2g}"
+            f"sigma_min and sigma_max leave no room for {steps} steps: "
+            f"this schedule has sigma / alpha in {noise[0]:.2g}..{noise[-1]:.2g}"
         )
     return [*times, 0.0]
 
 
-GRIDS: dict[str, Callable[..., list[float]]] = {
-    "power": power,
-    "uniform": uniform,
-    "leading": leading,
-    "linspace": linspace,
-    "karras": karras,
+_SIGMAS = Bounds(1e-4, 1e5)
+GRIDS: dict[str, Grid] = {
+    "power": Grid(power, {"rho": Bounds(0.1, 3)}),
+    "uniform": Grid(uniform, {}),
+    "leading": Grid(leading, {}),
+    "linspace": Grid(linspace, {}),
+    "karras": Grid(karras, {"rho": Bounds(0.1, 100), "sigma_min": _SIGMAS, "sigma_max": _SIGMAS}),
 }
 
 
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # NaN compares false
-        raise ValueError(f"{name} must be in {low:g}..{high:g}, got {value:g}")
+def parse_grid(text: str) -> tuple[Grid, list[float]]:
+    """A grid and its parameters, written name or name(1, 2).
 
-
-def _parse_grid(text: str) -> tuple[str, list[float]]:
-    """The name of a grid and its parameters, written name or name(1, 2). Raises ValueError."""
+    Raises ValueError that names the valid grids, or the parameters that this one takes."""
     found = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text) if isinstance(text, str) else None
-    name, inside = found.groups() if found else (None, None)
+    name, inside = found.groups() if found else ("", None)
     if name not in GRIDS:
+        known = ", ".join(GRIDS)
         raise ValueError(
-            f"unknown grid {text!r}; choose from {', '.join(GRIDS)}, with parameters as in power(0.5)"
+            f"unknown grid {text!r}; choose from {known}, with parameters as in power(0.5)"
         )
-    known = list(inspect.signature(GRIDS[name]).parameters)[2:]
+    grid = GRIDS[name]
+    names = list(grid.parameters)
+    takes = f"up to {len(names)} numbers: {name}({', '.join(names)})" if names else "no parameters"
+    refusal = ValueError(f"grid {text!r}: {name} takes {takes}")
     try:
         values = [float(value) for value in inside.split(",")] if inside and inside.strip() else []
     except ValueError:
-        values = [math.nan] * 9
-    if len(values) > len(known):
-        takes = (
-            f"up to {len(known)} numbers: {name}({', '.join(known)})" if known else "no parameters"
-        )
-        raise ValueError(f"grid {text!r}: {name} takes {takes}")
-    return name, values
+        raise refusal from None
+    if len(values) > len(names):
+        raise refusal
+    for parameter, value in zip(names, values, strict=False):  # those left out have defaults
+        grid.parameters[parameter].check(parameter, value)
+    return grid, values
 
 
 @dataclass(frozen=True)
 class Schedule:
     """A variance-preserving noise schedule: a value, equal by value, hashable and JSON-able.
 
-    x_t = alpha(t) * x0 + sigma(t) * eps, with alpha**2 + sigma**2 = 1 and alpha(0) = 1 (DDPM, Eq.
-    4; alpha(t) is the square root of the paper's alpha_bar_t). t runs from 0 (clean) to T (noise).
+    x_t = alpha(t) * x0 + sigma(t) * eps, with alpha**2 + sigma**2 = 1 and alpha(0) = 1
+    (DDPM, Eq. 4; alpha(t) is the square root of the paper's alpha_bar_t). t runs from 0 (clean) to
+    T (noise).
 
     Raises ValueError for an unknown name or T outside 1..10000.
     """
@@ -160,15 +183,15 @@ class Schedule:
         return alpha, sigma
 
     def times(self, steps: int, grid: str = "power") -> list[float]:
-        """The steps + 1 times that a sampler walks through: falling from T (`leading` and `karras`:
-        from below) to 0.
+        """The steps + 1 times that a sampler walks through, falling to 0.
 
-        grid is a key of GRIDS, with parameters in parentheses if the default ones will not do:
-        "karras(7, 0.05, 40)". Raises ValueError unless that is so and 1 <= steps <= T."""
-        name, parameters = _parse_grid(grid)
+        The first is T, with `leading` and `karras` a time below it. grid is a key of GRIDS, with
+        parameters in parentheses if the default ones will not do: "karras(7, 0.05, 40)".
+        Raises ValueError unless that is so and 1 <= steps <= T."""
+        found, parameters = parse_grid(grid)
         if type(steps) is not int or not 1 <= steps <= self.T:
             raise ValueError(f"steps must be a whole number in 1..{self.T}, got {steps!r}")
-        return GRIDS[name](self, steps, *parameters)
+        return found.times(self, steps, *parameters)
 
 
 @cache  # never dropped: a captured CUDA graph reads the table where it lies

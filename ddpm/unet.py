@@ -24,6 +24,10 @@ PREDICTION_TYPES = (
     "x0",
 )  # what a network may be trained to say; diffusion.PREDICTIONS has the formulas
 
+# What a network may take, whoever describes it: numbers in one image of one layer, pixels a side
+# where every pixel attends to every other, parameters (2 GB).
+MAX_VALUES, MAX_ATTENTION, MAX_PARAMETERS = 2**24, 64, 2**29
+
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """Cosines and sines of t at dim / 2 frequencies from 1 down to 1/10000: N -> N×dim. DDPM,
@@ -60,12 +64,12 @@ class Attention(nn.Module):
         )
         h = F.scaled_dot_product_attention(q, k, v)  # N×heads×HW×C/heads
         h = self.out(h.transpose(1, 2).flatten(2))  # N×HW×C
-        return x + h.transpose(1, 2).unflatten(2, x.shape[2:])
+        out: Tensor = x + h.transpose(1, 2).unflatten(2, x.shape[2:])
+        return out
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut, the second one steered by emb; then, if asked for,
-    attention."""
+    """Two convolutions beside a shortcut, the second one steered by emb; then perhaps attention."""
 
     def __init__(self, c_in: int, c_out: int, c_emb: int, groups: int, heads: int = 0) -> None:
         super().__init__()
@@ -83,7 +87,8 @@ class ResidualBlock(nn.Module):
         h = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.emb(F.silu(emb))[:, :, None, None].chunk(2, dim=1)  # N×C×1×1 each
         h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
-        return self.attention(self.shortcut(x) + h)
+        out: Tensor = self.attention(self.shortcut(x) + h)
+        return out
 
 
 class Downsample(nn.Module):
@@ -95,7 +100,8 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x N×C×H×W -> N×C×H/2×W/2; emb is not looked at."""
-        return self.conv(x)
+        out: Tensor = self.conv(x)
+        return out
 
 
 class Upsample(nn.Module):
@@ -107,7 +113,8 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x N×C×H×W -> N×C×2H×2W; emb is not looked at."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
 
 
 class UNet(nn.Module):
@@ -166,9 +173,9 @@ class UNet(nn.Module):
         table = torch.empty(classes + 1, c_emb)
         if (
             not table.is_meta
-        ):  # there (hub.py) nothing is to be drawn, and trying to would import half of torch
+        ):  # there (hub.py) random numbers would import half of torch for nothing
             table.normal_()
-        self.label = nn.Embedding.from_pretrained(table, freeze=False) if classes else None
+        self.label = nn.Embedding(classes + 1, c_emb, _weight=table) if classes else None
         self.conv_in = nn.Conv2d(channels, stem, 3, padding=1)
 
         self.down, skips = nn.ModuleList(), [stem]
@@ -194,20 +201,18 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(groups, stem)
         self.conv_out = nn.Conv2d(stem, channels, 3, padding=1)
         _silence(self.conv_out)
+        _check_most("parameters", sum(p.numel() for p in self.parameters()), MAX_PARAMETERS)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """What the network believes (see `prediction`): x N×C×H×W, t N times in (0, T], y N labels
-        -> N×C×H×W.
+        """What the network predicts (see `prediction`), N×C×H×W.
 
-        y may be None, or hold `classes`, where there is no label.
-        """
-        emb = self.time(
-            timestep_embedding(t - 1, self.conv_in.out_channels)
-        )  # the field counts times from 0
+        x is N×C×H×W, t N times in (0, T], y N labels; y may be None, or hold `classes`, where there
+        is no label."""
+        # The field counts times from 0.
+        emb = self.time(timestep_embedding(t - 1, self.conv_in.out_channels))
         if self.label is not None:
-            emb = emb + self.label(
-                torch.full_like(t, self.classes, dtype=torch.long) if y is None else y
-            )
+            none = torch.full_like(t, self.classes, dtype=torch.long)
+            emb = emb + self.label(none if y is None else y)
         skips = [h := self.conv_in(x)]
         for block in self.down:
             skips.append(h := block(h, emb))
@@ -215,7 +220,8 @@ class UNet(nn.Module):
             h = block(h, emb)
         for block in self.up:
             h = block(h if isinstance(block, Upsample) else torch.cat([h, skips.pop()], dim=1), emb)
-        return self.conv_out(F.silu(self.norm_out(h)))
+        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        return out
 
 
 def _check(
@@ -229,34 +235,56 @@ def _check(
     attention: tuple[bool, ...],
     prediction: str,
 ) -> None:
-    """Bounds on every argument: they may come from a stranger's config.json, before any memory is
-    taken."""
-
-    def whole(value: object, low: int, high: int) -> bool:
-        return type(value) is int and low <= value <= high
-
+    """Bounds on every argument: they may come from a stranger's config.json."""
     if not 1 <= len(mults) <= 5:
         raise ValueError(f"mults must be 1 to 5 whole numbers, got {len(mults)}")
-    side = 2 ** (len(mults) - 1)
-    rules = {
-        "channels must be 1 (grayscale) or 3 (RGB)": (channels, channels in (1, 3)),
-        "mults must be whole numbers in 1..16": (mults, all(whole(m, 1, 16) for m in mults)),
-        f"size must be a multiple of {side} in 4..256": (
+    side, levels = 2 ** (len(mults) - 1), len(mults)
+    flags = len(attention) == levels and all(type(a) is bool for a in attention)
+    types = ", ".join(PREDICTION_TYPES)
+    rules: list[tuple[object, bool, str]] = [
+        (
+            channels,
+            channels in (1, 3) and _whole(channels, 1, 3),
+            "channels must be 1 (grayscale) or 3 (RGB)",
+        ),
+        (mults, all(_whole(m, 1, 16) for m in mults), "mults must be whole numbers in 1..16"),
+        (
             size,
-            whole(size, 4, 256) and size % side == 0,
+            _whole(size, 4, 256) and size % side == 0,
+            f"size must be a multiple of {side} in 4..256",
         ),
-        "classes must be a whole number in 0..1000": (classes, whole(classes, 0, 1000)),
-        "width must be a multiple of 8 in 8..256": (width, whole(width, 8, 256) and width % 8 == 0),
-        "blocks must be a whole number in 1..8": (blocks, whole(blocks, 1, 8)),
-        f"attention must be true or false for each of the {len(mults)} levels": (
-            attention,
-            len(attention) == len(mults) and all(type(a) is bool for a in attention),
+        (classes, _whole(classes, 0, 1000), "classes must be a whole number in 0..1000"),
+        (
+            width,
+            _whole(width, 8, 256) and width % 8 == 0,
+            "width must be a multiple of 8 in 8..256",
         ),
-        f"prediction must be one of {', '.join(PREDICTION_TYPES)}": (
-            prediction,
-            prediction in PREDICTION_TYPES,
-        ),
-    }
-    for rule, (value, holds) in rules.items():
+        (blocks, _whole(blocks, 1, 8), "blocks must be a whole number in 1..8"),
+        (attention, flags, f"attention must be true or false for each of the {levels} levels"),
+        (prediction, prediction in PREDICTION_TYPES, f"prediction must be one of {types}"),
+    ]
+    for value, holds, rule in rules:
         if not holds:
             raise ValueError(f"{rule}, got {value!r}")
+    _check_memory(size, width, mults, attention)
+
+
+def _check_memory(
+    size: int, width: int, mults: tuple[int, ...], attention: tuple[bool, ...]
+) -> None:
+    """Raises ValueError for a network whose layers would hold too much, before memory is taken."""
+    sides = [size >> level for level in range(len(mults))]
+    widest = max(width * m * side**2 for m, side in zip(mults, sides, strict=True))
+    _check_most("width × mult × pixels of a level", widest, MAX_VALUES)
+    attends = (*attention[:-1], True)  # the middle, at the last level's side, always does
+    largest = max(side for side, a in zip(sides, attends, strict=True) if a)
+    _check_most("the side of a level with attention", largest, MAX_ATTENTION)
+
+
+def _whole(value: object, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _check_most(what: str, value: int, most: int) -> None:
+    if value > most:
+        raise ValueError(f"{what} may be at most {most:,}, got {value:,}: the network is too large")

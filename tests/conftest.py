@@ -1,18 +1,22 @@
-"""Shared fixtures: a tiny network, a tiny run, and a wall around loopback."""
+"""Fixtures that several test files use, and a wall around loopback. Plain functions are in helpers.py."""
 
 import os
 import socket
-from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two busy processes with two threads each crawl on two cores
 
-import torch
+from tests.helpers import TINY
 
-from ddpm import Schedule, UNet
+SLOW = {"page", "referee"}  # fixtures that start a server or train for a while
 
-DIGITS = Path(__file__).parent / "data"  # 400 + 100 real MNIST digits, as torchvision lays them out
+
+def pytest_collection_modifyitems(items):
+    """Whatever uses a slow fixture is slow; other tests say so themselves, by pytest.mark.slow."""
+    for item in items:
+        if SLOW & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +51,15 @@ def hub_server(tmp_path, monkeypatch):
         yield server
 
 
-def tiny_unet(seed: int = 0, **changes) -> UNet:
-    """A small network in which no weight is zero, so that every part matters."""
-    torch.manual_seed(seed)
-    model = UNet(**{"size": 8, "width": 8, "mults": (1, 2), "attention": (False, True), "classes": 10,
-                    "schedule": Schedule(T=100)} | changes)
-    for p in model.parameters():
-        torch.nn.init.normal_(p, std=0.1)
-    return model.eval()
+@pytest.fixture(scope="module")
+def page():
+    """The app as it is served: a real Gradio server on a free port of loopback."""
+    import app
+
+    page = app.build()
+    page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +70,3 @@ def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "tiny"
     assert main([*TINY, "--out", str(out), "--steps", "12"]) == 0
     return out
-
-
-TINY = ["--data", str(DIGITS), "--width", "8", "--mults", "1", "1", "1", "--attention", "7", "--batch-size", "8",
-        "--sample-every", "1000", "--checkpoint-every", "5", "--device", "cpu"]

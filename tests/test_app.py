@@ -20,15 +20,12 @@ from PIL import Image
 import app
 from ddpm import Pipeline
 from ddpm.pixels import FRAME_MS, LAST_MS
-from tests.test_player import decode, distance
+from tests.helpers import decode, distance
 
 
 @pytest.fixture(scope="module")
-def client():
-    page = app.build()
-    page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    yield Client(page.local_url, verbose=False)
-    page.close()
+def client(page):
+    return Client(page.local_url, verbose=False)
 
 
 SMALL = {"count": 4, "steps": 3, "seed": 11}
@@ -46,7 +43,7 @@ def test_generate_streams_the_process_as_one_film(client):
         assert early["id"] == film["id"] and early["walks"][0]["seeds"] == walk["seeds"]
     ours = Pipeline.from_pretrained("mnist").sample(seeds=range(11, 15), steps=3)
     assert walk["labels"] == list(ours.labels)
-    assert distance(decode(walk["frames"][-1]["x"]), ours.grid(scale=1)) <= 1
+    assert distance(decode(walk["frames"][-1]["x"]), ours.sheet(scale=1)) <= 1
 
 
 def test_a_seed_left_out_is_drawn_by_lot_and_shown(client):
@@ -176,6 +173,7 @@ def test_only_a_seed_can_be_picked():
         assert not isinstance(picked(wrong), int)
 
 
+@pytest.mark.slow
 def test_the_command_of_the_readme_starts_the_app_without_a_network():
     """python app.py in a new process answers, with a proxy that leads nowhere for all that is not loopback."""
     with socket.socket() as free:

@@ -3,26 +3,29 @@
 import copy
 import json
 import shutil
+import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
 
 from ddpm.unet import UNet
-from tests.conftest import DIGITS, tiny_unet
-from tests.test_unet import in_diffusers
+from tests.helpers import DIGITS, in_diffusers, tiny_unet
 from train.benchmark import training
 from train.data import DATASETS, Data
 from train.evaluate import judge
 from train.evaluate.panel import Verdict
 from train.loop import Recipe, Trainer
 
+pytestmark = pytest.mark.slow
+
 TINY = ["--width", "8", "--batch-size", "4", "--device", "cpu"]
 RECIPE = Recipe(8, lr=2**-9)  # a number that the float32 of a captured learning rate holds too
 
 
 def digits() -> Data:
-    return DATASETS["mnist"](DIGITS, None)
+    return DATASETS["mnist"].training(DIGITS, None)
 
 
 def small() -> UNet:
@@ -124,5 +127,19 @@ def test_torchrun_is_refused(monkeypatch, capsys):
     assert "without torchrun" in capsys.readouterr().err
 
 
-def test_the_shapes_are_those_of_data_sets():
-    assert set(training.SHAPES) == set(DATASETS) - {"folder"}
+def test_any_data_set_with_a_shape_of_its_own_can_be_chosen():
+    for name, source in DATASETS.items():
+        if source.shape is None:
+            with pytest.raises(SystemExit):
+                training.parser().parse_args(["--dataset", name])
+        else:
+            options = training.parser().parse_args([*TINY, "--dataset", name, "--attention", str(source.shape[1])])
+            _, data, _ = training.start(options, torch.device("cpu"))
+            assert data.images.shape[1:] == (source.shape[0], source.shape[1], source.shape[1])
+
+
+def test_without_a_name_the_benchmarks_are_named():
+    done = subprocess.run([sys.executable, "-m", "train.benchmark"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stdout == ""
+    for module in ("train.benchmark.sampling", "train.benchmark.training"):
+        assert f"python -m {module}" in done.stderr and find_spec(module)

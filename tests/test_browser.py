@@ -13,14 +13,15 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-import app
-from ddpm import Pipeline, demo
+from ddpm import Pipeline
+from ddpm.demo import requests
 from ddpm.pixels import FRAME_MS, LAST_MS
-from tests.test_player import distance
+from tests.helpers import distance
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
 # In CI a machine without a browser is a fault, not a reason to skip.
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium here (apt-get install chromium)")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"),
+                                                 reason="no Chromium here (apt-get install chromium)")]
 SCREENSHOTS = Path(os.environ.get("DDPM_SCREENSHOTS") or Path(__file__).parent / "screenshots")
 TABS = ("Generate", "Compare", "Steps", "Noise", "Weights")
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
@@ -28,16 +29,8 @@ QUICK = "?images=4&seed=11&steps=6"
 
 
 @pytest.fixture(scope="module")
-def server():
-    page = app.build()
-    page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    yield page
-    page.close()
-
-
-@pytest.fixture(scope="module")
-def url(server):
-    return server.local_url
+def url(page):
+    return page.local_url
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +135,7 @@ def test_generate_draws_what_was_asked_for_and_tells_where_it_is(visit):
     visitor = visit(QUICK)
     film = visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"] and film["at"] == film["last"])
     assert film["last"] == 6 and film["says"] == "t = 0 · no noise · 6 network evaluations"
-    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(11, 15), steps=6).grid(scale=1)
+    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(11, 15), steps=6).sheet(scale=1)
     visitor.wait(lambda _: distance(visitor.picture(), ours) <= 1)
     visitor.page.get_by_label("Seed").first.fill("77")
     assert visitor.generate()["seeds"] == [77, 78, 79, 80]
@@ -163,12 +156,12 @@ def test_stop_keeps_what_there_is_and_frees_the_server(visit):
     assert visitor.film()["frames"] == film["frames"]
 
 
-def test_a_full_queue_is_said_so_kindly_and_nothing_is_lost(visit, server, monkeypatch):
-    visitor = visit(QUICK)
+def test_a_full_queue_is_said_so_kindly_and_nothing_is_lost(visit, page, monkeypatch):
+    visitor, queue = visit(QUICK), page._queue
     page = visitor.page
     film = visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"])
     with monkeypatch.context() as full:
-        full.setattr(server._queue, "max_size", 0)
+        full.setattr(queue, "max_size", 0)
         page.click("#generate")
         toast = page.get_by_test_id("toast-body")
         toast.wait_for()
@@ -229,7 +222,7 @@ def test_files_hold_what_is_on_the_page(visit):
     visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"])
     visitor.wait(lambda _: page.locator("#save").is_enabled())
     path, name = visitor.saved(page.locator("#film .save").click)
-    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(11, 15), steps=6).grid()
+    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(11, 15), steps=6).sheet()
     with Image.open(path) as picture:
         assert name == "digits-11.png" and picture.format == "PNG" and distance(picture, ours) <= 1
     for k, wide in ((0, 1), (1, 1), (2, 2)):
@@ -252,7 +245,7 @@ def test_one_image_is_singled_out_by_a_click_and_its_seed_becomes_the_seed(visit
     page.locator("#film .cells button").nth(2).click()
     film = visitor.wait(lambda film: film["alone"] == 2 and seed_of(page) == "13")
     assert film["says"].startswith("seed 13")
-    alone = Pipeline.from_pretrained("mnist").sample(seeds=[13], steps=6).grid(scale=16)
+    alone = Pipeline.from_pretrained("mnist").sample(seeds=[13], steps=6).sheet(scale=16)
     path, name = visitor.saved(page.locator("#film .save").click)
     with Image.open(path) as picture:
         assert name == "digit-13.png" and distance(picture, alone) <= 1
@@ -324,7 +317,7 @@ def test_compare_walks_side_by_side_and_measures(visit):
         side = 4 * (2 * 28 + 2)
         assert picture.size == (3 * side + 2 * 24, side)
         ends = [picture.crop((k * (side + 24), 0, k * (side + 24) + side, side)) for k in range(3)]
-    ddim = Pipeline.from_pretrained("mnist").sample(seeds=range(4), steps=10, sampler="ddim").grid()
+    ddim = Pipeline.from_pretrained("mnist").sample(seeds=range(4), steps=10, sampler="ddim").sheet()
     assert distance(ends[1], ddim) <= 1 < distance(ends[0], ddim)
     assert words.count("evaluation") == 3 and re.search(r"\d\.\d\d s", words)
 
@@ -349,7 +342,7 @@ def test_noise_drowns_a_digit_and_finds_the_way_back(visit):
     page.keyboard.press("End")
     page.get_by_role("button", name="A real 3").click()
     three = visitor.wait(lambda film: film["id"] != first["id"] and film["done"], "noise-film")
-    with Image.open(BytesIO(demo.checked_picture("3"))) as digit:
+    with Image.open(BytesIO(requests.picture("3"))) as digit:
         visitor.wait(lambda _: distance(visitor.picture("noise-film"), digit) <= 1, "noise-film")
     paper = page.locator("#pad .paper canvas")
     paper.scroll_into_view_if_needed()

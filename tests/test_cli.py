@@ -44,6 +44,7 @@ def test_bad_options_cost_one_line_and_exit_code_2(run, tmp_path, monkeypatch, c
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_command_of_the_readme_runs_in_a_new_process(tmp_path):
     """The real thing once: a new interpreter, the built-in weights, the default output."""
     out = tmp_path / "digits.gif"

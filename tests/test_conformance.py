@@ -24,7 +24,7 @@ from diffusers import (
 
 from ddpm import SAMPLERS, SCHEDULES, Schedule
 from ddpm.diffusion import PREDICTIONS
-from tests.mixture import Mixture
+from tests.helpers import Mixture
 
 MEANS, STD = ((-0.6,), (0.8,), (1.3,)), 0.1  # some of it beyond 1, so that clipping matters
 THEIR_NAME = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
@@ -94,7 +94,7 @@ def ours(name, x, schedule, times, prediction, clip, seed):
         x0 = to_x0(network(schedule, prediction, x, t), x, alpha, sigma)
         return x0.clamp(-1, 1) if clip else x0
 
-    sampler = partial(SAMPLERS["ddim"], eta=ETA[name]) if name in ETA else SAMPLERS[name.split()[0]]
+    sampler = partial(SAMPLERS["ddim"].walk, eta=ETA[name]) if name in ETA else SAMPLERS[name.split()[0]].walk
     *_, last = sampler(denoise, schedule, x, times, lambda x: torch.randn(x.shape, generator=generator))
     return last.x
 
@@ -135,6 +135,7 @@ SHORT = [(steps, prediction, clip) for steps in (1, 2, 5, 10, 50) for prediction
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
 @pytest.mark.parametrize("T", [1000, 200])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", CASES)
@@ -194,7 +195,7 @@ def test_their_ddim_takes_the_wrong_previous_time_where_steps_do_not_divide_T():
     noise = x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     for t in scheduler.timesteps:
         x = scheduler.step(gaussian(schedule, x, float(t) + 1), t, x).prev_sample
-    *_, image = SAMPLERS["ddim"](lambda x, t: gaussian(schedule, x, t), schedule, noise, schedule.times(steps, "uniform"), None)
+    *_, image = SAMPLERS["ddim"].walk(lambda x, t: gaussian(schedule, x, t), schedule, noise, schedule.times(steps, "uniform"), None)
     exact = closed_form(schedule, noise)
     assert (image.x - exact).abs().max() < 0.2 * (x - exact).abs().max()
 
@@ -223,7 +224,7 @@ def test_their_ddpm_with_the_large_variance_leaves_noise_in_the_image_on_the_tra
     noise = x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     for t in scheduler.timesteps:
         x = scheduler.step(torch.full_like(x, c), t, x, generator=torch.Generator().manual_seed(0)).prev_sample
-    *_, image = SAMPLERS["ddpm-large"](lambda x, t: torch.full_like(x, c), schedule, noise, schedule.times(10, "uniform"),
+    *_, image = SAMPLERS["ddpm-large"].walk(lambda x, t: torch.full_like(x, c), schedule, noise, schedule.times(10, "uniform"),
                                        torch.randn_like)
     assert (x - c).abs().max() > 0.1
     assert torch.equal(image.x, torch.full_like(x, c))
@@ -241,7 +242,7 @@ def test_their_third_order_solver_is_of_second_order():
         scheduler = dpm(solver_order=3, lower_order_final=False, prediction_type="sample", use_lu_lambdas=True,
                         trained_betas=SCHEDULES["linear"](1000).numpy())
         scheduler.set_timesteps(steps)
-        *first, at_1, _ = SAMPLERS["dpm++3m"](lambda x, t: data.denoise(x.double(), t).float(), schedule, start, times, None)
+        *first, at_1, _ = SAMPLERS["dpm++3m"].walk(lambda x, t: data.denoise(x.double(), t).float(), schedule, start, times, None)
         x = start
         for k, t in enumerate(times[:-2]):
             x = scheduler.step(data.denoise(x.double(), t).float(), scheduler.timesteps[k], x).prev_sample
@@ -260,7 +261,7 @@ def test_a_first_step_of_heun_wants_a_bounded_start(name):
     """
     schedule = Schedule("cosine")
     noise = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(1))
-    wild, tame = (list(SAMPLERS[name](lambda x, t: gaussian(schedule, x, t), schedule, noise, schedule.times(20, grid), None))[-1].x
+    wild, tame = (list(SAMPLERS[name].walk(lambda x, t: gaussian(schedule, x, t), schedule, noise, schedule.times(20, grid), None))[-1].x
                   for grid in ("uniform", "karras"))
     exact = closed_form(schedule, noise)
     assert (tame - exact).abs().max() < 0.05 < 0.5 < (wild - exact).abs().max()

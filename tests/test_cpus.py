@@ -69,6 +69,7 @@ def test_threads_are_as_many_as_cpus_unless_the_user_said_otherwise(machine, mon
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.slow
 def test_a_forked_process_does_not_wait_for_threads_that_were_not_forked_along():
     code = """if True:
         import os, signal, torch

@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import DIGITS
+from tests.helpers import DIGITS
 from train.data import DATASETS, _torchvision
 
-folder = DATASETS["folder"]
+folder = DATASETS["folder"].training
 
 
 def picture(path, mode="L", size=(10, 8), value=100):
@@ -19,7 +19,7 @@ def picture(path, mode="L", size=(10, 8), value=100):
 
 
 def test_mnist_is_read_as_it_is():
-    data = DATASETS["mnist"](DIGITS, None)
+    data = DATASETS["mnist"].training(DIGITS, None)
     assert data.images.shape == (400, 1, 28, 28) and data.images.dtype == torch.uint8
     assert data.labels.shape == (400,) and data.labels.dtype == torch.int64
     assert data.classes == tuple("0123456789")
@@ -28,7 +28,7 @@ def test_mnist_is_read_as_it_is():
 @pytest.mark.parametrize(("name", "folder"), [("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")])
 def test_the_relatives_of_mnist_are_read_from_their_own_folders(tmp_path, name, folder):
     shutil.copytree(DIGITS / "MNIST", tmp_path / folder)  # the same file format
-    data = DATASETS[name](tmp_path, None)
+    data = DATASETS[name].training(tmp_path, None)
     assert data.images.shape == (400, 1, 28, 28)
     assert len(data.classes) == 10
 
@@ -38,7 +38,7 @@ def test_colour_data_sets_become_channels_first():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
     cifar = type("CIFAR10", (), {"__init__": lambda self, root, train, download: None, "data": pixels,
                                  "targets": [3, 1, 4, 1, 5], "classes": list("abcdefghij")})
-    data = _torchvision(cifar)(Path(), None)
+    data = _torchvision(cifar, (3, 32)).training(Path(), None)
     assert data.images.shape == (5, 3, 32, 32)
     assert data.images[2, 1, 7, 9] == pixels[2, 7, 9, 1]
     assert data.labels.tolist() == [3, 1, 4, 1, 5]
@@ -142,16 +142,16 @@ def test_bad_folders_are_refused_and_the_culprit_is_named(tmp_path):
 
 def test_a_size_for_a_data_set_that_has_one_is_refused():
     with pytest.raises(ValueError, match="--size is for --dataset folder"):
-        DATASETS["mnist"](DIGITS, 32)
+        DATASETS["mnist"].training(DIGITS, 32)
 
 
 def test_a_missing_and_a_truncated_data_set_are_said_in_one_line(tmp_path):
     with pytest.raises(OSError, match="MNIST is not .*cannot be downloaded") as error:
-        DATASETS["mnist"](tmp_path / "empty", None)
+        DATASETS["mnist"].training(tmp_path / "empty", None)
     assert "\n" not in str(error.value)
     shutil.copytree(DIGITS, tmp_path / "cut")
     images = tmp_path / "cut" / "MNIST" / "raw" / "train-images-idx3-ubyte"
     for content in (images.read_bytes()[:1000], b"", b"not an idx file at all"):
         images.write_bytes(content)
         with pytest.raises(OSError, match=r"MNIST is not .*: \S"):
-            DATASETS["mnist"](tmp_path / "cut", None)
+            DATASETS["mnist"].training(tmp_path / "cut", None)

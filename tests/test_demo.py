@@ -7,6 +7,7 @@ import re
 import struct
 import warnings
 import zlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,12 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ddpm import GRIDS, SAMPLERS, Pipeline, Schedule, demo
+from ddpm import GRIDS, SAMPLERS, Pipeline, Schedule, Settings, Start
+from ddpm.demo import about, requests, tasks
+from ddpm.demo.requests import Request
+from ddpm.demo.tasks import Compare, Denoise, Forward, Generate, Ladder
+from ddpm.frames import GIF_FRAMES
 from ddpm.hub import BUILT_IN
-from ddpm.pipeline import MAX_SEED
-from ddpm.pixels import GIF_FRAMES, from_picture, grid, moving, png
-from tests.conftest import tiny_unet
-from tests.test_player import decode, distance
+from ddpm.pixels import from_picture, moving, png, sheet
+from ddpm.settings import MAX_SEED
+from tests.helpers import decode, distance, tiny_unet
 
 NAMES = tuple("0123456789")
 NAN, INF = float("nan"), float("inf")
@@ -65,7 +69,7 @@ WORDS = {
 @pytest.mark.parametrize("name", WORDS)
 def test_whatever_is_wrong_is_refused_in_one_line_that_names_what_is_valid(name, value):
     with pytest.raises(ValueError, match=WORDS[name]):
-        demo.checked(NAMES, **{name: value})
+        Request(**{name: value}).settings(NAMES)
 
 
 @pytest.mark.parametrize(("asked", "words"), [
@@ -81,7 +85,7 @@ def test_whatever_is_wrong_is_refused_in_one_line_that_names_what_is_valid(name,
 ])
 def test_the_edges_of_what_is_valid(asked, words):
     with pytest.raises(ValueError, match=words) as refused:
-        demo.checked(NAMES, **asked)
+        Request(**asked).settings(NAMES)
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 250
 
 
@@ -89,24 +93,24 @@ def test_the_edges_of_what_is_valid(asked, words):
 @settings(max_examples=200, deadline=None)
 def test_any_settings_can_be_drawn_with_or_are_refused(asked):
     try:
-        found = demo.checked(NAMES, **asked)
+        found = Request(**asked).settings(NAMES)
     except ValueError as error:
         assert str(error) and "\n" not in str(error)
     else:
-        Pipeline(tiny_unet(schedule=Schedule(T=1000))).stream(**found)  # it checks too
+        Pipeline(tiny_unet(schedule=Schedule(T=1000))).stream(found)  # it checks too
 
 
 def test_settings_are_those_of_the_pipeline():
-    found = demo.checked(NAMES, label="7", count=4, seed=MAX_SEED - 3, steps=5, sampler="ddim", time_grid="linspace", eta=1, guidance=2.5)
-    assert found == {"seeds": range(MAX_SEED - 3, MAX_SEED + 1), "labels": 7, "sampler": "ddim", "steps": 5, "grid": "linspace",
-                     "eta": 1, "guidance": 2.5}
-    assert demo.checked(NAMES)["labels"] is None and demo.checked(NAMES)["eta"] is None and demo.checked(NAMES)["grid"] is None
-    assert demo.checked(NAMES, label="none")["labels"] == 10
-    assert demo.checked((), label="any")["labels"] is None and demo.checked((), label="none")["labels"] is None
+    found = Request(label="7", count=4, seed=MAX_SEED - 3, steps=5, sampler="ddim", time_grid="linspace", eta=1, guidance=2.5).settings(NAMES)
+    assert found == Settings(range(MAX_SEED - 3, MAX_SEED + 1), labels=7, sampler="ddim", steps=5, grid="linspace", eta=1, guidance=2.5)
+    usual = Request(seed=0).settings(NAMES)
+    assert usual == Settings(range(16)) and usual.labels is usual.eta is usual.grid is None
+    assert Request(label="none").settings(NAMES).labels == 10
+    assert Request(label="any").settings(()).labels is None and Request(label="none").settings(()).labels is None
 
 
-def test_a_seed_drawn_by_lot_leaves_room_for_all_images():
-    drawn = {demo.random_seed() for _ in range(100)}
+def test_a_random_seed_leaves_room_for_all_images():
+    drawn = {requests.random_seed() for _ in range(100)}
     assert len(drawn) > 90 and all(0 <= seed <= MAX_SEED + 1 - 64 for seed in drawn)
 
 
@@ -124,19 +128,19 @@ RIVALS = {"label": "any", "count": 1, "seed": 0, "guidance": 0.0}
 ])
 def test_rivals_are_checked(rivals, asked, words):
     with pytest.raises(ValueError, match=words):
-        demo.checked_rivals(NAMES, rivals, **RIVALS | asked)
+        requests.rivals(NAMES, rivals, **RIVALS | asked)
 
 
-def test_rivals_start_from_the_same_noise_even_if_it_is_drawn_by_lot():
-    found = demo.checked_rivals(NAMES, [("ddim", 2), ("none", 7), ("ddpm", 3), (None, 1)], **RIVALS | {"seed": None})
-    assert [(each["sampler"], each["steps"]) for each in found] == [("ddim", 2), ("ddpm", 3)]
-    assert found[0]["seeds"] == found[1]["seeds"]
+def test_rivals_start_from_the_same_noise_even_if_the_seed_is_random():
+    found = requests.rivals(NAMES, [("ddim", 2), ("none", 7), ("ddpm", 3), (None, 1)], **RIVALS | {"seed": None})
+    assert [(each.sampler, each.steps) for each in found] == [("ddim", 2), ("ddpm", 3)]
+    assert found[0].seeds == found[1].seeds
 
 
 @pytest.mark.parametrize("asked", [{"count": 2}, {"count": "1"}, {"sampler": "x"}, {"seed": 1.5}, {"label": None}])
 def test_the_ladder_is_checked(asked):
     with pytest.raises(ValueError, match=f"{next(iter(asked))} must be"):
-        demo.checked_ladder(NAMES, **{"label": "any", "count": 1, "seed": 0, "sampler": "ddim"} | asked)
+        requests.ladder(NAMES, **{"label": "any", "count": 1, "seed": 0, "sampler": "ddim"} | asked)
 
 
 def chunk(kind, data):
@@ -170,7 +174,7 @@ SQUARE = Image.linear_gradient("L").resize((28, 28))
 def test_other_pictures_are_refused_before_they_take_memory(picture, words):
     with warnings.catch_warnings(), pytest.raises(ValueError, match=f"^the picture (must be|is too large).*({words})") as refused:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        demo.checked_picture(picture)
+        requests.picture(picture)
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 100
 
 
@@ -179,7 +183,7 @@ def test_files_of_another_kind_are_refused_even_if_pillow_could_read_them():
         file = io.BytesIO()
         SQUARE.save(file, kind)
         with pytest.raises(ValueError, match="PNG as base64"):
-            demo.checked_picture(uri(file.getvalue()))
+            requests.picture(uri(file.getvalue()))
 
 
 @given(st.integers(0, 10**6), st.integers(0, 255), st.integers(0, 10**6))
@@ -188,7 +192,7 @@ def test_a_broken_png_is_refused_or_read(where, byte, end):
     data = bytearray(png(SQUARE))
     data[where % len(data)] = byte
     try:
-        demo._as_images(Pipeline(tiny_unet(size=8)), demo.checked_picture(uri(bytes(data[:len(data) - end % 40]))))
+        tasks.as_images(Pipeline(tiny_unet(size=8)), requests.picture(uri(bytes(data[:len(data) - end % 40]))))
     except ValueError as error:
         assert str(error).startswith("the picture ")
 
@@ -198,12 +202,12 @@ def test_a_png_is_taken_with_or_without_its_head(mode):
     picture = Image.new(mode, (28, 28)) if mode == "I;16" else SQUARE.convert(mode)
     data = png(picture)
     for sent in (uri(data), base64.b64encode(data).decode()):
-        assert demo.checked_picture(sent) == data
-    assert demo._as_images(Pipeline(tiny_unet(size=28)), data).shape == (1, 1, 28, 28)
+        assert requests.picture(sent) == data
+    assert tasks.as_images(Pipeline(tiny_unet(size=28)), data).shape == (1, 1, 28, 28)
 
 
 def test_the_ten_digits_that_come_with_the_app_are_ten_digits():
-    seen = {demo.checked_picture(str(digit)) for digit in range(10)}
+    seen = {requests.picture(str(digit)) for digit in range(10)}
     assert len(seen) == 10
     for data in seen:
         with Image.open(io.BytesIO(data)) as picture:
@@ -215,7 +219,7 @@ def test_the_ten_digits_that_come_with_the_app_are_ten_digits():
 
 
 def asked(**changes):
-    return demo.checked(NAMES, **{"count": 4, "seed": 11, "steps": 3} | changes)
+    return Request(**{"count": 4, "seed": 11, "steps": 3} | changes).settings(NAMES)
 
 
 def last(films):
@@ -225,71 +229,72 @@ def last(films):
 
 
 def test_generate_streams_one_growing_film_of_what_the_pipeline_draws(tiny, monkeypatch):
-    monkeypatch.setattr(demo, "SHOW_EVERY", -1)  # at every step
-    films = list(demo.generate(tiny, asked()))
+    monkeypatch.setattr(tasks, "SHOW_EVERY", -1)  # at every step
+    films = list(Generate(asked()).films(tiny))
     assert len({film["id"] for film in films}) == 1
     assert [len(film["walks"][0]["frames"]) for film in films] == [1, 2, 3, 4, 4]
     [walk] = last(films)["walks"]
     assert [frame["nfe"] for frame in walk["frames"]] == [1, 2, 3, 3]
-    assert walk["seeds"] == [11, 12, 13, 14] and walk["labels"] == tiny.asked(range(11, 15))
-    frames = list(tiny.stream(seeds=range(11, 15), steps=3))
+    assert walk["seeds"] == [11, 12, 13, 14] and walk["labels"] == tiny.names(Settings(range(11, 15)))
+    frames = list(tiny.stream(Settings(seeds=range(11, 15), steps=3)))
     assert [frame["t"] for frame in walk["frames"]] == [frame.t for frame in frames]
     assert [frame["snr"] for frame in walk["frames"][:-1]] == pytest.approx([frame.snr for frame in frames[:-1]])
-    assert distance(decode(walk["frames"][-1]["x"]), grid(frames[-1].x)) == 0
+    assert distance(decode(walk["frames"][-1]["x"]), sheet(frames[-1].x)) == 0
     for shown, frame in zip(walk["frames"], frames, strict=True):
-        assert distance(decode(shown["x0"]), grid(frame.x0)) <= 1
-    assert last(demo.generate(tiny, asked()))["id"] != films[0]["id"]
+        assert distance(decode(shown["x0"]), sheet(frame.x0)) <= 1
+    assert last(Generate(asked()).films(tiny))["id"] != films[0]["id"]
 
 
 def test_a_long_walk_is_a_short_film(tiny):
-    [walk] = last(demo.generate(tiny, asked(steps=100)))["walks"]
+    [walk] = last(Generate(asked(steps=100)).films(tiny))["walks"]
     assert len(walk["frames"]) == walk["total"] == GIF_FRAMES
     assert walk["frames"][-1]["nfe"] == 100 and walk["frames"][-1]["t"] == 0 and walk["frames"][0]["t"] == 100
 
 
 def test_compare_goes_on_in_step(tiny, monkeypatch):
-    monkeypatch.setattr(demo, "SHOW_EVERY", -1)
-    rivals = demo.checked_rivals(NAMES, [("ddim", 4), ("dpm++2m", 8), ("heun", 4)], label="any", count=4, seed=3, guidance=0.0)
-    for film in demo.compare(tiny, rivals):
+    monkeypatch.setattr(tasks, "SHOW_EVERY", -1)
+    rivals = requests.rivals(NAMES, [("ddim", 4), ("dpm++2m", 8), ("heun", 4)], label="any", count=4, seed=3, guidance=0.0)
+    for film in Compare(rivals).films(tiny):
         shares = [len(walk["frames"]) / walk["total"] for walk in film["walks"]]
         assert max(shares) - min(shares) <= 1 / 5 + 1e-9
     assert [walk["title"] for walk in film["walks"]] == ["ddim · 4 steps", "dpm++2m · 8 steps", "heun · 4 steps"]
     assert [walk["frames"][-1]["nfe"] for walk in film["walks"]] == [4, 8, tiny_nfe(tiny, "heun", 4)]
     first = [decode(walk["frames"][0]["x"]) for walk in film["walks"][:2]]
     assert distance(*first) == 0  # the same noise
-    reference = list(tiny.stream(seeds=range(3, 7), steps=100, sampler=demo.REFERENCE["sampler"]))[-1].x  # as many steps as this network has times
+    reference = list(tiny.stream(Settings(seeds=range(3, 7), steps=100, sampler=tasks.REFERENCE[0])))[-1].x  # as many steps as this network has times
     for walk, rival in zip(film["walks"], rivals, strict=True):
-        ours = list(tiny.stream(**rival))[-1].x
+        ours = list(tiny.stream(rival))[-1].x
         expected = ((ours - reference) / 2).square().mean().sqrt().item()
         assert walk["distance"] == pytest.approx(expected, rel=1e-4)
         assert f"distance {expected:.3f}" in walk["note"] and " s\n" in walk["note"]
 
 
 def tiny_nfe(pipeline, sampler, steps):
-    return list(pipeline.stream(seeds=[0], sampler=sampler, steps=steps))[-1].nfe
+    return list(pipeline.stream(Settings(seeds=[0], sampler=sampler, steps=steps)))[-1].nfe
 
 
 def test_the_reference_is_walked_once_for_the_same_noise(tiny, calls):
     counted = calls(tiny)
-    rivals = demo.checked_rivals(NAMES, [("ddim", 2), ("ddim", 3)], label="any", count=1, seed=123, guidance=0.0)
-    first = [walk["distance"] for walk in last(demo.compare(tiny, rivals))["walks"]]
+    rivals = requests.rivals(NAMES, [("ddim", 2), ("ddim", 3)], label="any", count=1, seed=123, guidance=0.0)
+    first = [walk["distance"] for walk in last(Compare(rivals).films(tiny))["walks"]]
     cost = len(counted)
-    assert [walk["distance"] for walk in last(demo.compare(tiny, rivals))["walks"]] == first
+    assert [walk["distance"] for walk in last(Compare(rivals).films(tiny))["walks"]] == first
     assert cost == 105 and len(counted) == cost + 5
 
 
 def test_references_are_few(tiny):
     for seed in range(20):
-        rivals = demo.checked_rivals(NAMES, [("ddim", 1), ("ddim", 1)], label="any", count=1, seed=seed, guidance=0.0)
-        last(demo.compare(Pipeline(tiny_unet(schedule=Schedule(T=5))), rivals))
-    assert len(demo._references) <= 16
+        rivals = requests.rivals(NAMES, [("ddim", 1), ("ddim", 1)], label="any", count=1, seed=seed, guidance=0.0)
+        last(Compare(rivals).films(Pipeline(tiny_unet(schedule=Schedule(T=5)))))
+    assert len(tasks.references) <= 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["dpm++2m", "ddim"])
 def test_each_step_brings_a_deterministic_sampler_nearer_to_the_reference(mnist, sampler):
-    film = last(demo.ladder(mnist, demo.checked_ladder(NAMES, label="any", count=1, seed=0, sampler=sampler)))
+    film = last(Ladder(requests.ladder(NAMES, label="any", count=1, seed=0, sampler=sampler)).films(mnist))
     assert [walk["title"] for walk in film["walks"]] == ["1 step", *(f"{n} steps" for n in (2, 5, 10, 20, 50, 100))]
-    assert [walk["frames"][-1]["nfe"] for walk in film["walks"]] == list(demo.LADDER)
+    assert [walk["frames"][-1]["nfe"] for walk in film["walks"]] == list(requests.LADDER)
     distances = [walk["distance"] for walk in film["walks"]]
     assert distances == sorted(distances, reverse=True)
     assert 0 < distances[-1] < distances[0] / 5 and distances[0] < 1
@@ -297,37 +302,37 @@ def test_each_step_brings_a_deterministic_sampler_nearer_to_the_reference(mnist,
 
 def test_the_ladder_has_no_more_steps_than_the_network_has_times():
     short = Pipeline(tiny_unet(schedule=Schedule(T=5)))
-    film = last(demo.ladder(short, demo.checked_ladder(NAMES, label="any", count=1, seed=0, sampler="ddim")))
+    film = last(Ladder(requests.ladder(NAMES, label="any", count=1, seed=0, sampler="ddim")).films(short))
     assert [walk["title"] for walk in film["walks"]] == ["1 step", "2 steps", "5 steps"]
     assert all(walk["distance"] is not None for walk in film["walks"])
 
 
 def test_forward_goes_from_noise_to_the_picture_itself(tiny, calls):
     counted = calls(tiny)
-    data = demo.checked_picture("3")
-    film = last(demo.forward(tiny, data, 7))
+    data = requests.picture("3")
+    film = last(Forward(data, 7).films(tiny))
     [walk] = film["walks"]
-    assert 0 < film["rest"] < demo.FORWARD_MOMENTS and len(walk["frames"]) == walk["total"] == demo.FORWARD_MOMENTS + 1
+    assert 0 < film["rest"] < tasks.FORWARD_MOMENTS and len(walk["frames"]) == walk["total"] == tasks.FORWARD_MOMENTS + 1
     times = [frame["t"] for frame in walk["frames"]]
     assert times == sorted(times, reverse=True) and (times[0], times[-1]) == (100, 0)
     assert walk["frames"][-1]["snr"] is None
     assert [frame["nfe"] for frame in walk["frames"]] == [*range(1, 41), 40] and len(counted) == 40
-    x0 = demo._as_images(tiny, data)
-    assert distance(decode(walk["frames"][-1]["x"]), grid(x0)) == distance(decode(walk["frames"][-1]["x0"]), grid(x0)) == 0
-    eps = next(iter(tiny.stream(seeds=[7]))).x
+    x0 = tasks.as_images(tiny, data)
+    assert distance(decode(walk["frames"][-1]["x"]), sheet(x0)) == distance(decode(walk["frames"][-1]["x0"]), sheet(x0)) == 0
+    eps = next(iter(tiny.stream(Settings(seeds=[7])))).x
     for frame, exact in zip(walk["frames"], tiny.forward(x0, seeds=[7], times=times), strict=True):
         alpha, sigma = tiny.model.schedule(frame["t"])
         torch.testing.assert_close(exact.x, (alpha * x0 + sigma * eps).float())
         assert (exact.t, exact.nfe) == (frame["t"], frame["nfe"])
-        assert distance(decode(frame["x"]), grid(exact.x) if frame["t"] == 0 else moving(grid(exact.x))) == 0
-        assert distance(decode(frame["x0"]), grid(exact.x0)) <= 1
+        assert distance(decode(frame["x"]), sheet(exact.x) if frame["t"] == 0 else moving(sheet(exact.x))) == 0
+        assert distance(decode(frame["x0"]), sheet(exact.x0)) <= 1
 
 
 def test_denoise_from_hardly_any_noise_is_nearly_the_picture(mnist):
-    data = demo.checked_picture("8")
+    data = requests.picture("8")
     with Image.open(io.BytesIO(data)) as picture:
         for t, near in ((1, 0.02), (50, 0.15)):
-            [walk] = last(demo.denoise(mnist, data, t, asked(count=1, label="none", steps=50)))["walks"]
+            [walk] = last(Denoise(data, t, asked(count=1, label="none", steps=50)).films(mnist))["walks"]
             end = decode(walk["frames"][-1]["x"])
             difference = (from_picture(end, 1, 28) - from_picture(picture, 1, 28)).square().mean().sqrt().item() / 2
             assert difference < near
@@ -336,22 +341,22 @@ def test_denoise_from_hardly_any_noise_is_nearly_the_picture(mnist):
 
 def test_denoise_from_the_top_is_a_picture_of_its_own(mnist):
     """At t = 1000 hardly anything is left: what comes is what the seed draws without a picture."""
-    [walk] = last(demo.denoise(mnist, demo.checked_picture("1"), 1000, asked(count=1, seed=5, label="none")))["walks"]
-    alone = list(mnist.stream(seeds=[5], labels=10, steps=3))[-1].x
-    assert (from_picture(decode(walk["frames"][-1]["x"]), 1, 28) - alone.clamp(-1, 1)).abs().mean() < 0.02
+    [walk] = last(Denoise(requests.picture("1"), 1000, asked(count=1, seed=5, label="none")).films(mnist))["walks"]
+    alone = list(mnist.stream(Settings(seeds=[5], labels=10, steps=3)))[-1].x
+    assert (from_picture(decode(walk["frames"][-1]["x"]), 1, 28) - from_picture(sheet(alone), 1, 28)).abs().mean() < 0.02
 
 
 ABANDONED = {
-    "generate": lambda p: demo.generate(p, asked(steps=100)),
-    "compare": lambda p: demo.compare(p, demo.checked_rivals(NAMES, [("ddim", 50), ("heun", 50)], label="any", count=1, seed=0, guidance=0.0)),
-    "ladder": lambda p: demo.ladder(p, demo.checked_ladder(NAMES, label="any", count=1, seed=0, sampler="ddim")),
-    "denoise": lambda p: demo.denoise(p, demo.checked_picture("4"), 100, asked(count=1, steps=100)),
+    "generate": lambda p: Generate(asked(steps=100)).films(p),
+    "compare": lambda p: Compare(requests.rivals(NAMES, [("ddim", 50), ("heun", 50)], label="any", count=1, seed=0, guidance=0.0)).films(p),
+    "ladder": lambda p: Ladder(requests.ladder(NAMES, label="any", count=1, seed=0, sampler="ddim")).films(p),
+    "denoise": lambda p: Denoise(requests.picture("4"), 100, asked(count=1, steps=100)).films(p),
 }
 
 
 @pytest.mark.parametrize("task", ABANDONED)
 def test_who_stops_listening_stops_the_work(tiny, calls, monkeypatch, task):
-    monkeypatch.setattr(demo, "SHOW_EVERY", -1)
+    monkeypatch.setattr(tasks, "SHOW_EVERY", -1)
     counted = calls(tiny)
     films = ABANDONED[task](tiny)
     for _ in range(3):
@@ -364,16 +369,16 @@ def test_who_stops_listening_stops_the_work(tiny, calls, monkeypatch, task):
 
 
 def test_the_line_about_a_model_says_what_it_is(tiny):
-    assert demo.about(tiny).startswith("A U-Net of 0.0") and "gray images of 8×8 pixels" in demo.about(tiny)
+    assert about.about(tiny).startswith("A U-Net of 0.0") and "gray images of 8×8 pixels" in about.about(tiny)
 
 
 def test_the_figures_told_are_those_of_the_weights_that_draw(tiny, tmp_path):
     built_in, folder = Pipeline.from_pretrained("mnist"), BUILT_IN / "mnist"
     assert re.fullmatch(r"Measured on [\d,]+ images: Fréchet distance .* \d+\.\d\d, where .* \d+\.\d\d \(lower is better\)"
-                        r"; \d+\.\d% show the digit asked for\.", demo.quality(built_in, folder))
-    assert demo.quality(tiny, folder) == "" == demo.quality(built_in, tmp_path)  # of other weights; not there
+                        r"; \d+\.\d% show the digit asked for\.", about.quality(built_in, folder))
+    assert about.quality(tiny, folder) == "" == about.quality(built_in, tmp_path)  # of other weights; not there
     (tmp_path / "evaluation.json").write_text("[]")
-    assert demo.quality(built_in, tmp_path) == ""
+    assert about.quality(built_in, tmp_path) == ""
 
 
 # --- The parts of the pipeline that these need -------------------------------------------------------------------
@@ -381,62 +386,63 @@ def test_the_figures_told_are_those_of_the_weights_that_draw(tiny, tmp_path):
 
 def test_a_walk_from_a_picture_starts_at_its_closed_form_and_takes_what_is_left_of_the_way(tiny):
     x0 = torch.rand(2, 1, 8, 8) * 2 - 1
-    frames = list(tiny.stream(seeds=[1, 2], steps=10, grid="linspace", start=(x0, 42)))
+    frames = list(tiny.stream(Settings(seeds=[1, 2], steps=10, grid="linspace", start=Start(x0, 42))))
     alpha, sigma = tiny.model.schedule(42.0)
-    eps = next(iter(tiny.stream(seeds=[1, 2]))).x
+    eps = next(iter(tiny.stream(Settings(seeds=[1, 2])))).x
     torch.testing.assert_close(frames[0].x, (alpha * x0 + sigma * eps).float())
-    whole = tiny.times("dpm++2m", 10, "linspace")
-    assert [frame.t for frame in frames] == [42, *(t for t in whole if t < 42)] == tiny.times("dpm++2m", 10, "linspace", 42)
+    whole = Settings([1], steps=10, grid="linspace").times(tiny.model.schedule)
+    assert [frame.t for frame in frames] == [42, *(t for t in whole if t < 42)]
     assert torch.equal(frames[-1].x, frames[-1].x0) and frames[-1].nfe == len(frames) - 1
-    alone = list(tiny.stream(seeds=[2], steps=10, grid="linspace", start=(x0[1:], 42)))[-1].x
+    alone = list(tiny.stream(Settings(seeds=[2], steps=10, grid="linspace", start=Start(x0[1:], 42))))[-1].x
     torch.testing.assert_close(frames[-1].x[1:], alone, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_can_start_on_the_way(tiny, sampler):
     for t in (1, 1.5, 99.9, 100):
-        *_, end = tiny.stream(seeds=[0], steps=10, sampler=sampler, start=(torch.zeros(1, 1, 8, 8), t))
+        *_, end = tiny.stream(Settings(seeds=[0], steps=10, sampler=sampler, start=Start(torch.zeros(1, 1, 8, 8), t)))
         assert end.t == 0 and end.x.isfinite().all()
 
 
 @pytest.mark.parametrize("t", [0, 0.5, -1, 100.5, 1e9, NAN, INF, None, "50", [50], True])
 def test_a_start_that_cannot_be_is_refused_at_once(tiny, t):
     with pytest.raises(ValueError, match=r"starts at a time in 1\.\.100"):
-        tiny.stream(seeds=[0], start=(torch.zeros(1, 1, 8, 8), t))
+        tiny.stream(Settings(seeds=[0], start=Start(torch.zeros(1, 1, 8, 8), t)))
 
 
 @pytest.mark.parametrize("sampler", ["plms", "heun"])
 def test_where_the_grid_begins_below_the_top_a_walk_begins_there_too(tiny, sampler):
-    first = tiny.times(sampler, 10)[0]
-    assert first < 100 and tiny.times(sampler, 10, start=100) == tiny.times(sampler, 10)
-    frame = next(iter(tiny.stream(seeds=[0], steps=10, sampler=sampler, start=(torch.zeros(1, 1, 8, 8), 100))))
+    usual = Settings([0], sampler=sampler, steps=10)
+    first, *_ = times = usual.times(tiny.model.schedule)
+    assert first < 100 and replace(usual, start=Start(torch.zeros(1), 100)).times(tiny.model.schedule) == times
+    frame = next(iter(tiny.stream(Settings(seeds=[0], steps=10, sampler=sampler, start=Start(torch.zeros(1, 1, 8, 8), 100)))))
     assert frame.t == first
 
 
 @pytest.mark.parametrize("t", [0, 0.5, 101, NAN, INF, None, "5", [5], True, 10**400])
 def test_a_time_is_checked(tiny, t):
     with pytest.raises(ValueError, match=r"^t must be a number in 1\.\.100$"):
-        demo.checked_time(tiny, t)
-    assert demo.checked_time(tiny, 100) == 100 and demo.checked_time(tiny, 1.5) == 1.5
+        requests.time(t, 100)
+    assert requests.time(100, 100) == 100 and requests.time(1.5, 100) == 1.5
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 1, 8, 8), (1, 3, 8, 8), (1, 1, 9, 8), ()])
 def test_pictures_of_another_shape_are_refused_at_once(tiny, shape):
     with pytest.raises(ValueError, match=r"x0 must be \[1, 1, 8, 8\]"):
-        tiny.stream(seeds=[0], start=(torch.zeros(shape), 50))
+        tiny.stream(Settings(seeds=[0], start=Start(torch.zeros(shape), 50)))
     with pytest.raises(ValueError, match=r"x0 must be \[1, 1, 8, 8\]"):
         tiny.forward(torch.zeros(shape), seeds=[0], times=[50])
 
 
 def test_the_signal_to_noise_ratio_is_that_of_the_schedule_and_infinite_at_the_end(tiny):
-    for frame in tiny.stream(seeds=[0], steps=5):
+    for frame in tiny.stream(Settings(seeds=[0], steps=5)):
         alpha, sigma = tiny.model.schedule(frame.t)
         assert frame.snr == (pytest.approx(float(alpha**2 / sigma**2)) if frame.t else INF)
 
 
 def test_what_was_asked_is_told_in_words(mnist):
-    assert mnist.asked([0, 1], 7) == ["7", "7"] and mnist.asked([0, 1], [10, 3]) == [None, "3"]
-    assert mnist.asked([0, 1]) == [str(mnist.label_of(0)), str(mnist.label_of(1))]
-    assert Pipeline(tiny_unet(classes=0)).asked([0, 1]) == [None, None]
+    assert mnist.names(Settings([0, 1], 7)) == ["7", "7"] and mnist.names(Settings([0, 1], [10, 3])) == [None, "3"]
+    assert mnist.names(Settings([0, 1])) == [str(mnist.label_of(0)), str(mnist.label_of(1))]
+    assert Pipeline(tiny_unet(classes=0)).names(Settings([0, 1])) == [None, None]
     named = Pipeline(tiny_unet(), {"class_names": list("abcdefghij")})
-    assert named.asked([5], 2) == ["c"] and named.sample(seeds=[5], labels=2, steps=1).labels == ("c",)
+    assert named.names(Settings([5], 2)) == ["c"] and named.sample(seeds=[5], labels=2, steps=1).labels == ("c",)

@@ -14,13 +14,14 @@ from ddpm import SAMPLERS, Pipeline, engine
 from ddpm.__main__ import main
 from ddpm.engine import onnx
 from ddpm.samplers import affordable_steps
-from tests.conftest import tiny_unet
+from tests.helpers import tiny_unet
 from train.benchmark.sampling import CONTESTANTS, THEIRS
 
 TOLERANCE = 1e-3  # of pictures in [-1, 1]: an eighth of a gray level
 OURS = [name for name in CONTESTANTS if name != THEIRS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_engine_draws_the_pictures_of_the_plain_model(sampler, monkeypatch):
     plain = Pipeline.from_pretrained("mnist")
@@ -142,6 +143,7 @@ def test_without_a_package_that_works_pytorch_draws_and_says_so(monkeypatch, cap
     assert words in said and said.count("\n") == 2
 
 
+@pytest.mark.slow
 def test_a_broken_package_and_a_read_only_machine_do_not_stop_a_picture(tmp_path):
     """A real process, whose home and temporary folder are not to be written to, and whose package lacks a library.
 
@@ -161,6 +163,7 @@ def test_a_broken_package_and_a_read_only_machine_do_not_stop_a_picture(tmp_path
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.slow
 def test_a_process_that_was_forked_has_an_engine_of_its_own():
     """As ZeroGPU does it: the threads of the parent's engine are not there any more."""
     code = """if True:

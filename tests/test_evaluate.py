@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from scipy import linalg
 
 from ddpm import Pipeline, hub
-from tests.conftest import DIGITS, tiny_unet
+from tests.helpers import DIGITS, tiny_unet
 from train.data import Data
 from train.evaluate import __main__ as evaluate
 from train.evaluate import classifier, folder, judge, members, metrics, panel, pixel_stats, plot, reference, sweep, trial, two_sample

@@ -14,7 +14,7 @@ from diffusers import (
 
 from ddpm import Pipeline, Schedule, hub
 from ddpm.files import write_atomic
-from tests.conftest import tiny_unet
+from tests.helpers import tiny_unet
 from train.publish.export import layout, main
 
 SEEDS = (3, 4, 5)
@@ -40,15 +40,21 @@ def drawn_by_diffusers(folder, steps, scheduler=DDPMScheduler):
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize(("sampler", "scheduler", "steps"), [
-    ("ddpm", DDPMScheduler, 20), ("ddim", DDIMScheduler, 10), ("dpm++2m", DPMSolverMultistepScheduler, 10),
-])
+@pytest.mark.parametrize(("sampler", "scheduler", "steps"), [("ddpm", DDPMScheduler, 20), ("ddim", DDIMScheduler, 10)])
 def test_diffusers_draws_the_same_pictures_from_the_same_noise(built_in, sampler, scheduler, steps):
     ours, folder = built_in
     x = ours.sample(seeds=SEEDS, labels=ours.model.classes, sampler=sampler, steps=steps, grid="uniform").x
     theirs = drawn_by_diffusers(folder, steps, scheduler)
     assert x.std() > 0.3
     torch.testing.assert_close(theirs, (x / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-4)
+
+
+def test_its_dpm_solver_which_cannot_clip_draws_nearly_the_same(built_in):
+    """Pixels that it leaves beyond the range end as the same black or white; one in fifty may be off by more."""
+    ours, folder = built_in
+    x = ours.sample(seeds=SEEDS, labels=ours.model.classes, sampler="dpm++2m", steps=10, grid="uniform").x
+    off = (drawn_by_diffusers(folder, 10, DPMSolverMultistepScheduler) - (x / 2 + 0.5).clamp(0, 1)).abs()
+    assert off.mean() < 1 / 255 and (off > 4 / 255).float().mean() < 0.02
 
 
 @pytest.mark.parametrize("changes", [

@@ -3,15 +3,16 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 from safetensors.torch import load, save
 
 from ddpm import Pipeline, hub
 from ddpm.files import write_atomic
-from tests.conftest import tiny_unet
+from tests.helpers import tiny_unet
 from tests.hub_server import OWNER
 
 
@@ -108,7 +109,7 @@ def test_nonsense_in_the_config_is_refused_in_one_line(folder, changes, words):
 
 @pytest.mark.parametrize(("text", "words"), [
     ("", "not valid JSON"), ("[1]", "must hold an object"), ("{}", "lacks channels"), ("[" * 100_000, "not valid JSON"),
-    (" " * 2_000_000, "larger than 1 MB"), ("\udcff", "JSON"),
+    (" " * 2_000_000, "has 2,000,000 bytes, it may have 1,000,000"), ("\udcff", "JSON"),
 ])
 def test_a_config_that_is_none_is_refused(folder, text, words):
     (folder / hub.CONFIG).write_bytes(text.encode(errors="surrogateescape"))
@@ -177,6 +178,7 @@ def test_weights_come_from_the_hub_and_then_from_the_cache(server):
     same_picture(Pipeline.from_pretrained(REPO), pipeline)  # cached: a Hub that is down is no harm
 
 
+@pytest.mark.slow
 def test_a_new_process_pulls_and_then_asks_nothing(server, tmp_path):
     """The command line, with an empty cache and the Hub's address from the environment."""
 
@@ -268,3 +270,13 @@ def test_files_that_are_too_large_are_not_downloaded(server):
     server.commit(REPO, {hub.CONFIG: b" " * 2_000_000})
     refused("not downloaded")
     assert not [line for line in server.asked if line.startswith("GET") and hub.WEIGHTS in line]
+
+
+def test_a_file_damaged_in_the_cache_is_named_and_comes_anew_once_it_is_deleted(server):
+    commit = server.repos[REPO]["branches"]["main"]
+    cached = Path(hf_hub_download(REPO, hub.WEIGHTS, revision=commit)).resolve()
+    cached.write_bytes(cached.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match="sha256 differs.*; to download it again, delete it") as error:
+        hub.load(REPO, commit)
+    Path(str(error.value).partition(":")[0]).unlink()
+    same_picture(Pipeline.from_pretrained(REPO, revision=commit), Pipeline(tiny_unet()))

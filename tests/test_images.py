@@ -4,13 +4,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.pixels import GIF_FRAMES, LAST_MS, from_pixels, gif, grid, pick_frames, png, to_pixels
+from ddpm.frames import GIF_FRAMES, pick_frames
+from ddpm.pixels import LAST_MS, LIMIT, from_pixels, gif, png, sheet, to_pixels
 
 
 def test_pixels_survive_the_way_there_and_back():
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     x = from_pixels(pixels)
-    assert (x.min(), x.max()) == (-1, 1)
+    assert x.min().item() == pytest.approx(-LIMIT) and x.max() == 1
     assert torch.equal(to_pixels(x), pixels)
     assert torch.equal(to_pixels(torch.tensor([-7.0, 7.0])), torch.tensor([0, 255], dtype=torch.uint8))
 
@@ -18,7 +19,7 @@ def test_pixels_survive_the_way_there_and_back():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_grid_holds_every_image_in_reading_order_enlarged_without_smoothing(channels):
     x = torch.linspace(-1, 1, 5)[:, None, None, None].expand(5, channels, 4, 4)
-    picture = grid(x, scale=3)
+    picture = sheet(x, scale=3)
     assert picture.size == ((3 * 6 - 2) * 3, (2 * 6 - 2) * 3)
     assert picture.mode == ("L" if channels == 1 else "RGB")
     for k in range(5):
@@ -28,7 +29,7 @@ def test_a_grid_holds_every_image_in_reading_order_enlarged_without_smoothing(ch
 
 
 def test_a_png_is_lossless():
-    picture = grid(torch.randn(4, 1, 8, 8))
+    picture = sheet(torch.randn(4, 1, 8, 8))
     assert Image.open(io.BytesIO(png(picture))).tobytes() == picture.tobytes()
 
 
@@ -41,7 +42,7 @@ def test_a_gif_shows_the_first_and_the_last_frame_and_not_too_many(count):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_gif_loops_for_ever_and_holds_the_result(channels):
-    frames = [grid(torch.randn(16, channels, 28, 28)) for _ in range(6)]
+    frames = [sheet(torch.randn(16, channels, 28, 28)) for _ in range(6)]
     data = gif(frames)
     with Image.open(io.BytesIO(data)) as image:
         durations = []
@@ -57,4 +58,4 @@ def test_a_gif_loops_for_ever_and_holds_the_result(channels):
 
 
 def test_sixteen_digits_of_pure_noise_make_a_gif_of_a_few_hundred_kilobytes():
-    assert len(gif([grid(torch.randn(16, 1, 28, 28)) for _ in range(21)])) < 500_000
+    assert len(gif([sheet(torch.randn(16, 1, 28, 28)) for _ in range(21)])) < 500_000

@@ -21,16 +21,9 @@ from hypothesis import strategies as st
 
 import app
 import ddpm.pipeline
-from ddpm import Pipeline, demo
-from tests.test_player import decode, distance
-
-
-@pytest.fixture(scope="module")
-def page():
-    page = app.build()
-    page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    yield page
-    page.close()
+from ddpm import Pipeline
+from ddpm.demo import tasks
+from tests.helpers import decode, distance
 
 
 @pytest.fixture
@@ -89,7 +82,7 @@ def until(holds):
 
 
 def drawn(seed, count=4, steps=5):
-    return Pipeline.from_pretrained("mnist").sample(seeds=range(seed, seed + count), steps=steps).grid(scale=1)
+    return Pipeline.from_pretrained("mnist").sample(seeds=range(seed, seed + count), steps=steps).sheet(scale=1)
 
 
 def test_twenty_visitors_at_once_each_get_their_own_pictures(page):
@@ -207,7 +200,7 @@ PUBLIC = ("/compare", "/denoise", "/forward", "/generate", "/ladder", "/save_gif
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_whatever_is_sent_gets_a_result_or_a_clear_refusal(page, client, name, capfd, monkeypatch):
-    monkeypatch.setattr(demo, "REFERENCE", demo.REFERENCE | {"steps": 2})
+    monkeypatch.setattr(tasks, "REFERENCE", (tasks.REFERENCE[0], 2))
     good = dict(schema(page))[name]
 
     @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -1,6 +1,5 @@
 """Films: plain data that holds the right pictures, the GIF made of it, and the page that plays it."""
 
-import base64
 import io
 import json
 import math
@@ -12,24 +11,10 @@ import torch
 from PIL import Image
 
 from ddpm import Pipeline
-from ddpm.images import Frame
-from ddpm.pixels import FRAME_MS, GAP, GIF_FRAMES, LAST_MS, grid, moving
+from ddpm.frames import GIF_FRAMES, Frame
+from ddpm.pixels import FRAME_MS, GAP, LAST_MS, moving, sheet
 from ddpm.player import VIEWS, Walk, as_gif, document, embedded, film
-from tests.conftest import tiny_unet
-
-
-def decode(uri):
-    """The picture in a data URI."""
-    head, data = uri.split(",")
-    assert head == "data:image/png;base64"
-    return Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
-
-
-def distance(a, b):
-    """The largest difference of two pictures, in gray levels."""
-    assert a.size == b.size
-    a, b = (torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8).int() for picture in (a, b))
-    return (a - b).abs().max().item()
+from tests.helpers import decode, distance, tiny_unet
 
 
 def frames(n=5, moments=4, channels=1, size=6):
@@ -58,10 +43,10 @@ def test_a_film_is_json_and_its_frames_are_the_pictures(channels):
     assert [frame["nfe"] for frame in walk["frames"]] == [0, 1, 2, 3]
     assert [frame["snr"] for frame in walk["frames"]] == [0, 0.5, 1, None]  # JSON knows no infinity
     for frame, moment in zip(walk["frames"], moments, strict=True):
-        assert distance(decode(frame["x0"]), grid(moment.x0)) == 0
+        assert distance(decode(frame["x0"]), sheet(moment.x0)) == 0
     for frame, moment in zip(walk["frames"][:-1], moments, strict=False):
-        assert distance(decode(frame["x"]), moving(grid(moment.x))) == 0  # few colors: it moves
-    assert distance(decode(walk["frames"][-1]["x"]), grid(moments[-1].x)) == 0  # it stays
+        assert distance(decode(frame["x"]), moving(sheet(moment.x))) == 0  # few colors: it moves
+    assert distance(decode(walk["frames"][-1]["x"]), sheet(moments[-1].x)) == 0  # it stays
 
 
 def test_what_was_handed_out_stays_what_it_was():
@@ -80,7 +65,7 @@ def test_however_many_steps_a_film_has_few_frames_and_is_small():
     [walk] = images._film()["walks"]
     assert len(walk["frames"]) == walk["total"] == GIF_FRAMES
     assert (walk["frames"][0]["t"], walk["frames"][-1]["t"]) == (1000, 0)
-    assert distance(decode(walk["frames"][-1]["x"]), images.grid(scale=1)) == 0
+    assert distance(decode(walk["frames"][-1]["x"]), images.sheet(scale=1)) == 0
     assert walk["labels"] == list(images.labels) and walk["seeds"] == list(images.seeds)
     assert len(json.dumps(images._film())) < 400_000
 
@@ -99,7 +84,7 @@ def test_a_gif_has_every_frame_loops_and_holds_the_last(view, channels):
             durations.append(gif.info["duration"])
         last = gif.convert("RGB")
     assert durations == [FRAME_MS] * 3 + [LAST_MS]
-    pictures = [grid(x) for x in wanted]
+    pictures = [sheet(x) for x in wanted]
     width, height = pictures[0].size
     between = 3 * GAP
     scale = last.height // height

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from ddpm import hub
-from tests.conftest import TINY
+from tests.helpers import TINY
 from tests.hub_server import OWNER, READ_TOKEN, TOKEN
 from train.__main__ import main as train
 from train.publish import card, push
@@ -89,7 +89,7 @@ def test_what_was_measured_is_in_the_card(server, run, tmp_path, capsys):
     assert "python -m train.evaluate --model x" in text
     (measured / "evaluation.json").write_text("[]")
     assert push.main([str(measured), REPO]) == 2
-    assert "no report" in told(capsys) and server.commits(REPO) == 1
+    assert "not a report" in told(capsys) and server.commits(REPO) == 1
     (measured / "evaluation.json").write_text(json.dumps(report | {"weights_sha256": 64 * "0"}))
     assert card.main([str(measured)]) == push.main([str(measured), REPO]) == 2
     assert "other weights" in told(capsys) and server.commits(REPO) == 1

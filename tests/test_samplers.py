@@ -1,5 +1,6 @@
 """Samplers against closed forms (a point mass, Gaussians, mixtures) and each other; test_conformance.py has diffusers."""
 
+import inspect
 import weakref
 from functools import partial
 
@@ -8,11 +9,11 @@ import pytest
 import torch
 
 from ddpm import GRIDS, SAMPLERS, SCHEDULES, Schedule
-from ddpm.samplers import BEST_GRIDS, evaluations
-from tests.mixture import Mixture
+from ddpm.samplers import evaluations
+from tests.helpers import Mixture
 
 MEAN, STD = 0.3, 0.5
-VARIANTS = {**SAMPLERS, "ddim eta=0.5": partial(SAMPLERS["ddim"], eta=0.5), "ddim eta=1": partial(SAMPLERS["ddim"], eta=1.0)}
+VARIANTS = {**{name: sampler.walk for name, sampler in SAMPLERS.items()}, "ddim eta=0.5": partial(SAMPLERS["ddim"].walk, eta=0.5), "ddim eta=1": partial(SAMPLERS["ddim"].walk, eta=1.0)}
 
 
 def point_mass(c):
@@ -127,7 +128,6 @@ def test_no_sampler_holds_on_to_more_than_a_few_images(name):
 
 
 def test_every_sampler_has_its_grid_and_tells_its_cost():
-    assert BEST_GRIDS.keys() == SAMPLERS.keys()
     costs = {name: [evaluations(name, steps) for steps in (1, 2, 10)] for name in SAMPLERS}
     assert costs.pop("heun") == [1, 3, 19] and costs.pop("plms") == [1, 3, 11]
     assert all(cost == [1, 2, 10] for cost in costs.values())
@@ -137,7 +137,7 @@ def test_every_sampler_has_its_grid_and_tells_its_cost():
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 100])
 def test_a_point_mass_is_recovered_exactly(name, steps):
     schedule, c = Schedule(T=100), torch.tensor([-1.0, 0.25, 0.5, 1.0]).view(1, 1, 2, 2)
-    x = last(VARIANTS[name](point_mass(c), schedule, start(), schedule.times(steps, BEST_GRIDS[name.split()[0]]), noise()))
+    x = last(VARIANTS[name](point_mass(c), schedule, start(), schedule.times(steps, SAMPLERS[name.split()[0]].grid), noise()))
     rounding = 1e-4 if name in ("ipndm", "plms") else 0  # the last step adds differences of eps that are all but zero
     torch.testing.assert_close(x, c.expand_as(x), rtol=0, atol=rounding)
 
@@ -160,7 +160,7 @@ def test_the_error_falls_with_the_order_of_the_method(name, order, counts, equal
     for steps in counts:
         places = np.linspace(float(measure[0]), float(measure[-1]), steps + 1)
         times = [*np.interp(places, measure.numpy(), t.numpy()).tolist()[:-1], float(end), 0.0]
-        *_, there, _ = SAMPLERS[name](data.denoise, schedule, x, times, noise())
+        *_, there, _ = SAMPLERS[name].walk(data.denoise, schedule, x, times, noise())
         errors.append((there.x - exact).abs().max().item())
     slope, _ = np.polyfit(np.log(counts), np.log(errors), 1)
     assert -slope == pytest.approx(order, abs=0.5), errors
@@ -191,7 +191,7 @@ def test_some_methods_are_one_under_two_names(one, other, steps):
 @pytest.mark.parametrize("name", ["dpm++2m", "dpm++3m", "unipc2", "unipc3"])
 def test_one_step_of_any_order_is_ddim(name):
     schedule = Schedule()
-    a, b = (last(SAMPLERS[name](gaussian(schedule), schedule, start(), schedule.times(1), noise()))
+    a, b = (last(SAMPLERS[name].walk(gaussian(schedule), schedule, start(), schedule.times(1), noise()))
             for name in ("ddim", name))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
@@ -203,9 +203,26 @@ def test_euler_is_euler_of_k_diffusion(steps):
     times = schedule.times(steps, "uniform")
     levels = [float(s / a) for a, s in (schedule(t) for t in times)]
     x = start(dtype=torch.float64)
-    ours = last(SAMPLERS["euler"](gaussian(schedule), schedule, x, times, noise()))
+    ours = last(SAMPLERS["euler"].walk(gaussian(schedule), schedule, x, times, noise()))
     y = x * (1 + levels[0] ** 2) ** 0.5
     for t, here, there in zip(times, levels, levels[1:], strict=False):
         x0 = gaussian(schedule)(y / (1 + here**2) ** 0.5, t)
         y = y + (y - x0) / here * (there - here)
     torch.testing.assert_close(ours, y, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_table_says_which_samplers_add_noise(name):
+    drawn = []
+    schedule = Schedule(T=100)
+    walk = SAMPLERS[name].walk(point_mass(torch.zeros(1, 1, 2, 2)), schedule, start(), schedule.times(5), lambda x: drawn.append(x) or x)
+    assert len(list(walk)) == 6
+    assert bool(drawn) == SAMPLERS[name].fresh_noise
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_table_names_the_settings_that_a_sampler_has(name):
+    known = list(inspect.signature(SAMPLERS[name].walk).parameters)
+    assert known == ["denoise", "schedule", "x", "times", "randn_like", *SAMPLERS[name].settings]
+    for setting, bounds in SAMPLERS[name].settings.items():
+        bounds.check(setting, inspect.signature(SAMPLERS[name].walk).parameters[setting].default)

@@ -93,7 +93,7 @@ def test_bad_schedules_are_refused(arguments, words):
     (0, "power", r"1\.\.1000"), (1001, "power", r"1\.\.1000"), (2.0, "power", r"1\.\.1000"),
     (5, "karas", "power, uniform, leading, linspace"), (5, None, "power, uniform"), (5, "power(x)", r"power\(rho\)"),
     (5, "power(1, 2)", r"power\(rho\)"), (5, "uniform(1)", "no parameters"), (5, "power(nan)", r"0\.1\.\.3"),
-    (5, "power(1e999)", r"0\.1\.\.3"), (5, "karras(7, 3, 2)", "sigma_max must be in 3"), (5, "karras(7, 1, 1)", "leave no room"),
+    (5, "power(1e999)", r"0\.1\.\.3"), (5, "karras(7, 3, 2)", "sigma_max must be a number in 3"), (5, "karras(7, 1, 1)", "leave no room"),
     (5, "karras(7, 1e-4, 2e-4)", "leave no room"), (5, "power(0.5", "unknown grid"),
 ])
 def test_bad_times_are_refused(steps, grid, words):

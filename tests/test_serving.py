@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +13,13 @@ from PIL import Image
 import app
 from ddpm import Pipeline, hub
 from ddpm.demo.serving import DEFAULT, Serving, Weights, pipeline
-from tests.conftest import TINY, tiny_unet
+from tests.helpers import TINY, decode, distance, free_port, tiny_unet
 from tests.hub_server import OWNER, TOKEN
-from tests.test_player import decode
 from train.__main__ import main as train
 from train.publish import push
 
 REPO = f"{OWNER}/digits"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -117,12 +116,6 @@ def test_a_folder_can_be_served(run, monkeypatch):
     assert said()[2].startswith(f"In use: the folder `{run}`. A U-Net of ")
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 START = """if True:
     import app, time
     start = time.monotonic()
@@ -175,7 +168,7 @@ def test_the_whole_chain(run, tmp_path, hub_server, monkeypatch):
     assert done.returncode == 0 and TOKEN not in done.stdout + done.stderr, done.stderr
     old = Pipeline.from_pretrained(run).sample(seeds=seeds, steps=3)
     with Image.open(out) as pulled:
-        assert farthest(pulled, old.grid()) <= 1
+        assert distance(pulled, old.sheet()) <= 1
 
     second = tmp_path / "second"
     assert train([*TINY, "--out", str(second), "--steps", "8", "--lr", "0.05", "--ema", "0", "--warmup", "0"]) == 0
@@ -185,9 +178,4 @@ def test_the_whole_chain(run, tmp_path, hub_server, monkeypatch):
         job.result(timeout=60)
         drawn = decode(job.outputs()[-1][0]["walks"][0]["frames"][-1]["x"])
     new = Pipeline.from_pretrained(second).sample(seeds=seeds, steps=3)
-    assert farthest(drawn, new.grid(scale=1)) <= 1 < farthest(drawn, old.grid(scale=1))
-
-
-def farthest(a, b):
-    """The largest difference of two pictures, in gray levels; one is rounding."""
-    return max(abs(x - y) for x, y in zip(a.tobytes(), b.tobytes(), strict=True))
+    assert distance(drawn, new.sheet(scale=1)) <= 1 < distance(drawn, old.sheet(scale=1))

@@ -14,10 +14,11 @@ import yaml
 from PIL import Image
 
 from ddpm import Pipeline
+from tests.helpers import distance, free_port
 from tests.hub_server import TOKEN, HubServer
-from tests.test_serving import farthest, free_port
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
 DEPLOY = (ROOT / ".github/workflows/deploy.yml").read_text()
 
 
@@ -76,7 +77,7 @@ ON_ZERO = """if True:
     from gradio_client import Client
     film, seed = Client(page.local_url, verbose=False).predict(count=4, steps=2, seed=5, api_name="/generate")
     import os
-    from tests.test_player import decode
+    from tests.helpers import decode
     decode(film["walks"][0]["frames"][-1]["x"]).save(os.environ["DRAWN"])
 """
 
@@ -93,9 +94,9 @@ def test_as_on_zerogpu_the_app_reports_for_duty_and_draws_in_another_process(tmp
         server.shutdown()
         server.server_close()
     assert server.asked == ["/startup-report", "/schedule", "/allow", "/release"]
-    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(5, 9), steps=2).grid(scale=1)
+    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(5, 9), steps=2).sheet(scale=1)
     with Image.open(tmp_path / "x.png") as drawn:
-        assert farthest(drawn, ours) <= 1
+        assert distance(drawn, ours) <= 1
 
 
 def test_nothing_is_compiled():

@@ -10,8 +10,7 @@ from diffusers import DDIMPipeline, DDIMScheduler
 from ddpm import SAMPLERS, hub
 from ddpm.files import write_atomic
 from ddpm.samplers import evaluations
-from tests.conftest import tiny_unet
-from tests.test_unet import in_diffusers
+from tests.helpers import in_diffusers, tiny_unet
 from train.benchmark import sampling
 
 

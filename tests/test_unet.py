@@ -4,24 +4,10 @@ import itertools
 
 import pytest
 import torch
-from diffusers import UNet2DModel
 
 from ddpm import Schedule, UNet, loss
 from ddpm.unet import Downsample, ResidualBlock, Upsample
-from tests.conftest import tiny_unet
-from train.publish.export import names_in_diffusers, network
-
-
-def in_diffusers(model: UNet) -> UNet2DModel:
-    """The same network there, with the same weights, loaded strictly."""
-    theirs = UNet2DModel(**network(model), num_class_embeds=model.classes + 1 if model.classes else None)
-    names = names_in_diffusers(model)
-    weights = {}
-    for name, weight in model.state_dict().items():
-        module, kind = name.rsplit(".", 1)
-        weights[f"{names[module]}.{kind}"] = weight
-    theirs.load_state_dict(weights, strict=True)
-    return theirs.eval()
+from tests.helpers import DIGITS, in_diffusers, tiny_unet
 
 
 @pytest.mark.parametrize("shape", [
@@ -71,11 +57,10 @@ def test_images_in_a_batch_do_not_see_each_other():
 
 def test_eight_images_can_be_learnt_by_heart():
     from ddpm.pixels import from_pixels
-    from tests.conftest import DIGITS
     from train.data import DATASETS
 
     torch.manual_seed(0)
-    x0 = from_pixels(DATASETS["mnist"](DIGITS, None).images[:8])
+    x0 = from_pixels(DATASETS["mnist"].training(DIGITS, None).images[:8])
     model = UNet(width=16, mults=(1, 2, 2), attention=(False, False, True), schedule=Schedule(T=100))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     t, eps = torch.full((8,), 90.0), torch.randn(8, 1, 28, 28)  # little is to be seen at t = 90: it must remember

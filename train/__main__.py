@@ -3,8 +3,8 @@
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,234 +13,197 @@ from ddpm.schedule import SCHEDULES
 from ddpm.unet import PREDICTION_TYPES
 
 from .checkpoint import CHECKPOINT, read_header
+from .command import add_option, command
 from .data import DATASETS
 from .loop import Recipe
 from .publish import artefact
 from .run import BUDGET, run, settings_of
 
-MAY_CHANGE = {
-    *BUDGET,
-    "data",
-    "out",
-    "device",
-    "compile",
-    "checkpoint_every",
-    "sample_every",
-    "resume",
-    "push",
-    "push_every",
-}
+# a resumed run may have these options changed
+MAY_CHANGE = {*BUDGET, "data", "out", "device", "compile", "resume", "push", "push_every"}
+MAY_CHANGE |= {"checkpoint_every", "sample_every"}
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options, each in a sentence."""
+    """The command line of `python -m train`."""
     p = argparse.ArgumentParser(
         "python -m train",
-        description="Train a diffusion model. The run's folder ends up with config.json, model.safetensors, a card "
-        "and pictures, ready for `python -m ddpm --model RUN` or for the Hub.",
-        epilog="Several GPUs or machines: torchrun --nproc-per-node 8 -m train … (RUN on a disk that all of them see)",
+        description="Train a diffusion model. The run's folder ends up with config.json, "
+        "model.safetensors, a card and pictures, ready for `python -m ddpm --model RUN` or for the "
+        "Hub.",
+        epilog="Several GPUs or machines: torchrun --nproc-per-node 8 -m train … (RUN on a disk "
+        "that all of them share)",
     )
+    _add_data(p.add_argument_group("what and where"))
+    _add_budget(p.add_argument_group("how long (10 minutes on a GPU, 60 on a CPU, if left out)"))
+    _add_recipe(p.add_argument_group("how"))
+    _add_network(p.add_argument_group("network and process"))
+    _add_running(p.add_argument_group("running"))
+    return p
 
-    def add(group: argparse._ArgumentGroup, name: str, help: str, **settings: Any) -> None:
-        shown = settings.get("default")
-        group.add_argument(
-            name, help=help if shown is None else f"{help} (default: {shown})", **settings
-        )
 
-    where = p.add_argument_group("what and where")
+def _add_data(group: argparse._ArgumentGroup) -> None:
+    add = partial(add_option, group)
     add(
-        where,
         "--dataset",
         "what to learn from; `folder` means images of your own",
         choices=DATASETS,
         default="mnist",
     )
     add(
-        where,
         "--data",
-        "where the data set lies, or is downloaded to; for `folder`, the images themselves, each "
+        "where the data set is, or is downloaded to; for `folder`, the images themselves, each "
         "subfolder a class (or no subfolders)",
         type=Path,
         default=Path("data"),
         metavar="DIR",
     )
     add(
-        where,
         "--size",
-        "side of the images, for `folder`: a multiple of 4 if there are three levels (32 if left out)",
+        "side of the images, for `folder`: a multiple of 4 if there are three levels (32 if left "
+        "out)",
         type=int,
         metavar="PIXELS",
     )
     add(
-        where,
         "--out",
         "folder of the run, new or empty (runs/DATASET if left out)",
         type=Path,
         metavar="RUN",
     )
     add(
-        where,
         "--init",
-        "start from the weights of this model: built-in, a folder or NAMESPACE/NAME on the Hub (the "
-        "network options must describe its network)",
+        "start from the weights of this model: built-in, a folder or NAMESPACE/NAME on the Hub "
+        "(the network options must describe its network)",
         metavar="MODEL",
     )
-    where.add_argument(
+    group.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint in RUN, with its settings"
     )
 
-    much = p.add_argument_group("how long (10 minutes on a GPU, 60 on a CPU, if left out)")
-    much = much.add_mutually_exclusive_group()
+
+def _add_budget(group: argparse._ArgumentGroup) -> None:
+    add = partial(add_option, group.add_mutually_exclusive_group())
     add(
-        much,
         "--minutes",
         "wall time of the training itself, that before a resume included",
         type=_positive(float),
     )
-    add(much, "--steps", "updates of the weights", type=_positive(int))
-    add(much, "--images", "training images seen, repeats included", type=_positive(int))
+    add("--steps", "updates of the weights", type=_positive(int))
+    add("--images", "training images seen, repeats included", type=_positive(int))
 
-    how = p.add_argument_group("how")
+
+def _add_recipe(group: argparse._ArgumentGroup) -> None:
+    add = partial(add_option, group)
     add(
-        how,
         "--batch-size",
         "images an update, over all processes (512 on a GPU, 64 on a CPU, if left out)",
         type=_positive(int),
     )
-    add(how, "--lr", "highest learning rate", type=_positive(float), default=Recipe.lr)
+    add("--lr", "highest learning rate", type=_positive(float), default=Recipe.lr)
     add(
-        how,
         "--warmup",
-        "how long the learning rate rises",
+        "steps in which the learning rate rises to its highest value",
         type=int,
         default=Recipe.warmup,
         metavar="STEPS",
     )
+    add("--weight-decay", "weight decay of AdamW", type=float, default=Recipe.weight_decay)
+    add("--clip", "largest norm of the gradient", type=_positive(float), default=Recipe.clip)
     add(
-        how,
-        "--weight-decay",
-        "pull of the weights towards 0 (AdamW)",
-        type=float,
-        default=Recipe.weight_decay,
-    )
-    add(how, "--clip", "longest gradient, as a norm", type=_positive(float), default=Recipe.clip)
-    add(
-        how,
         "--ema",
-        "how slowly the published average follows the weights, 0..1",
+        "decay of the moving average of the weights, which is what is published, 0..1",
         type=float,
         default=Recipe.ema,
     )
     add(
-        how,
         "--drop-label",
-        "share of labels withheld, so that it learns to draw without",
+        "share of samples trained without their label, so that the model can also do without",
         type=float,
         default=Recipe.drop_label,
     )
-    add(how, "--seed", "of all that is random", type=int, default=Recipe.seed)
+    add("--seed", "seed of the random numbers", type=int, default=Recipe.seed)
 
-    network = p.add_argument_group("network and process")
-    add(network, "--width", "channels at full resolution, a multiple of 8", type=int, default=32)
+
+def _add_network(group: argparse._ArgumentGroup) -> None:
+    add = partial(add_option, group)
+    add("--width", "channels at full resolution, a multiple of 8", type=int, default=32)
     add(
-        network,
         "--mults",
-        "width of each level, in widths; each level halves the resolution",
+        "channels of each level, as multiples of --width; each level halves the resolution",
         type=int,
         nargs="+",
         default=[1, 2, 4],
     )
-    add(network, "--blocks", "residual blocks a level", type=int, default=1)
+    add("--blocks", "residual blocks a level", type=int, default=1)
     add(
-        network,
         "--attention",
-        "sides in pixels at which there is attention (all but the first level, if left out)",
+        "sides in pixels with attention (all up to 64 but the first level, if left out)",
         type=int,
         nargs="*",
         metavar="SIDE",
     )
-    add(network, "--schedule", "how the noise grows", choices=SCHEDULES, default="cosine")
-    add(network, "--T", "number of times, from clean to noise", type=int, default=1000)
-    add(
-        network,
-        "--prediction",
-        "what the network learns to say",
-        choices=PREDICTION_TYPES,
-        default="v",
-    )
+    add("--schedule", "how the noise grows", choices=SCHEDULES, default="cosine")
+    add("--T", "number of times, from clean to noise", type=int, default=1000)
+    add("--prediction", "what the network learns to predict", choices=PREDICTION_TYPES, default="v")
 
-    run = p.add_argument_group("running")
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    add = partial(add_option, group)
+    positive = _positive(int)
+    add("--checkpoint-every", "save for --resume", type=positive, default=1000, metavar="STEPS")
     add(
-        run,
-        "--checkpoint-every",
-        "save for --resume",
-        type=_positive(int),
-        default=1000,
-        metavar="STEPS",
-    )
-    add(
-        run,
         "--sample-every",
-        "draw RUN/samples/STEP.png",
-        type=_positive(int),
+        "write samples to RUN/samples/STEP.png",
+        type=positive,
         default=1000,
         metavar="STEPS",
     )
-    add(run, "--device", "where to train", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--device", "where to train", choices=("auto", "cpu", "cuda"), default="auto")
     add(
-        run,
         "--push",
         "at the end, push to this repo on the Hub (log in first: `hf auth login`)",
         metavar="NS/NAME",
     )
     add(
-        run,
         "--push-every",
-        "also push now and then, in the background",
+        "also push every so many minutes, in the background",
         type=_positive(float),
         metavar="MINUTES",
     )
-    run.add_argument(
+    group.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="on a GPU: compile the network and capture the step in a CUDA graph (default: yes)",
     )
-    return p
 
 
+@command("train", interrupted="stopped at once; the last checkpoint is whole")
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 diverged, 2 bad input or nowhere to write, 130 stopped from outside."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         return run(settle(argv), artefact.command("train", argv))
-    except (ValueError, OSError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 2
-    except torch.OutOfMemoryError:
-        print(
-            "train: the GPU's memory is too small for this: lower --batch-size, --width or --size",
-            file=sys.stderr,
-        )
-        return 2
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            "the GPU's memory is too small for this: lower --batch-size, --width or --size"
+        ) from error
     except FloatingPointError as error:
         print(
             f"train: {error}; the last good checkpoint is kept. Try a lower --lr, in another --out",
             file=sys.stderr,
         )
         return 1
-    except KeyboardInterrupt:
-        print("train: stopped at once; the last checkpoint is whole", file=sys.stderr)
-        return 130
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
 def settle(argv: list[str]) -> argparse.Namespace:
-    """The options of a run: as given, then as the resumed run had them, then the defaults.
+    """The options of a run: as given, or else as the resumed run had them, or else the defaults.
 
-    Raises ValueError if the run's folder holds something else than what is asked for.
+    Raises ValueError if the run's folder does not fit them.
     """
     p = parser()
     args = p.parse_args(argv)
@@ -274,8 +237,8 @@ def settle(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def _positive(kind: type) -> Callable[[str], float]:
-    """An argparse type: a number above 0."""
+def _positive(kind: type[float]) -> Callable[[str], float]:
+    """An argparse type, int or float: a number above 0."""
 
     def parse(text: str) -> float:
         value = kind(text)

@@ -1,9 +1,9 @@
 """The training loop: one optimizer step after another, and nothing else.
 
-`Trainer` holds what training changes (weights, their average, the optimizer's moments, the random
-generator) and takes one step at a time; `train` is a generator that yields a `Record` after each.
-Showing, saving and stopping belong to the caller. The loop knows neither files nor the terminal.
-"""
+`Trainer` holds what training changes (weights, their moving average, the optimizer's moments, the
+random generator) and takes one step at a time; `train` is a generator that yields a `Record` after
+each. Showing, saving and stopping are up to the caller: nothing here reads or writes a file or the
+terminal."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -29,8 +29,9 @@ class Recipe:
     """What shapes the result, besides the data and the network.
 
     batch_size counts all processes together. warmup is in steps. clip bounds the norm of the
-    gradient. ema is the decay of the weight average. drop_label is the share of samples whose label
-    is withheld, each for itself (Ho & Salimans 2022, Algorithm 1)."""
+    gradient. ema is the decay of the moving average of the weights, 0..1. drop_label is the
+    probability that the label of a sample is replaced by "no label", for each sample independently
+    (Ho & Salimans 2022, Algorithm 1)."""
 
     batch_size: int
     lr: float = 2e-3
@@ -42,7 +43,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what no training survives."""
+        """Raises ValueError for a value that cannot work."""
         for name, low, high in (
             ("batch_size", 1, 16_384),
             ("warmup", 0, 10**9),
@@ -58,8 +59,8 @@ class Recipe:
 
 
 class Record(NamedTuple):
-    """Written after an update. loss is a scalar on the training device; a GPU waits while it is
-    read: do so seldom."""
+    """What one update did. loss is a scalar tensor on the training device: reading its value waits
+    for the GPU, so do it seldom."""
 
     step: int
     loss: Tensor
@@ -67,18 +68,53 @@ class Record(NamedTuple):
     fraction: float  # of the whole run that is done, 0..1
 
 
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # images in [-1, 1], labels, times, noise
+
+
+def sample_batch(
+    data: Data, recipe: Recipe, T: int, generator: torch.Generator, part: slice = slice(None)
+) -> Batch:
+    """A random batch: images N×C×H×W in [-1, 1], N labels, N times in 1..T (float32), and noise
+    N×C×H×W.
+
+    part: which samples of the batch to return. The random numbers are those of the whole batch
+    whatever part is."""
+    n = recipe.batch_size
+    random: dict[str, Any] = {"generator": generator, "device": data.images.device}
+    index = torch.randint(len(data.images), (n,), **random)
+    t = sample_times(n, T, generator)
+    dropped = torch.rand(n, **random) < recipe.drop_label
+    eps = torch.randn(n, *data.images.shape[1:], **random)
+    labels = data.labels[index].masked_fill(dropped, len(data.classes))
+    images = from_pixels(data.images[index[part]])
+    return images, labels[part], t[part].float(), eps[part].contiguous()
+
+
+def sample_times(count: int, T: int, generator: torch.Generator) -> Tensor:
+    """Random times in 1..T, one from each of `count` equal parts of that range, in order; float64.
+
+    The loss depends strongly on t, so with independent times much of the noise in the mean loss of
+    a batch, and in its gradient, is chance in which times the batch holds. One time from each part
+    removes that (stratified sampling); each time is as likely as before, so the expected loss is
+    the same. Compare the low-discrepancy times of Kingma et al. 2021 (VDM), Appendix I.1."""
+    k = torch.arange(count, device=generator.device, dtype=torch.float64)
+    # in (0, 1]: each part includes its upper end, not its lower one, so that no time is 0
+    u = 1 - torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
+    return ((k + u) * T / count).ceil()
+
+
 class Trainer:
     """A network in training on one device, alone or as one of several processes (torchrun) that
     share each batch.
 
-    Every process draws the random numbers of the whole batch and keeps its own slice, so the result
-    does not depend on how many there are. On one GPU the whole step (forward, backward, clip,
-    update, average) is compiled and captured into a CUDA graph: a network this small otherwise
-    waits for Python to launch its kernels."""
+    Every process takes the random numbers of the whole batch and keeps its own share of the
+    samples, so the result does not depend on the number of processes. On one GPU the whole step
+    (forward, backward, clip, update, average) is compiled and captured into a CUDA graph: otherwise
+    the GPU waits for Python to launch the kernels of so small a network."""
 
     def __init__(self, model: UNet, data: Data, recipe: Recipe, *, compile: bool = True) -> None:
-        """model and data lie on the training device. Raises ValueError if the processes cannot
-        share the batch."""
+        """model and data are on the training device. Raises ValueError if the batch size is not a
+        multiple of the number of processes."""
         self.rank, self.world = (
             (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         )
@@ -93,9 +129,8 @@ class Trainer:
         on_gpu = self.device.type == "cuda"
         captured = on_gpu and compile and self.world == 1
         self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
-        self.lr = torch.tensor(
-            0.0, device=self.device
-        )  # tensors, so that a captured step reads them anew
+        # tensors, so that a captured step reads their present values
+        self.lr = torch.tensor(0.0, device=self.device)
         self.ema_weight = torch.tensor(1.0, device=self.device)
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
@@ -106,23 +141,24 @@ class Trainer:
             capturable=captured,
         )
         self._make_moments()
-        self.network: nn.Module = model
+        self.network = model
         if on_gpu and compile:
-            # a kernel compiled for a symbolic batch died with "misaligned address"
+            # not dynamic: a kernel for any batch size failed with "misaligned address"
             torch.compiler.reset()
-            self.network = torch.compile(model, dynamic=False)
-        self.batch = self._draw()  # the captured step reads these very tensors
+            # a module that passes on the attributes of the model
+            self.network = cast("UNet", torch.compile(model, dynamic=False))
+        self.batch = self._next_batch()  # always these tensors: the captured step reads them
         self.graph = self._capture() if captured else None
 
     def update(self, lr: float) -> Tensor:
         """One step at this learning rate. Returns the mean loss of the batch, a scalar on the
-        device."""
+        training device."""
         self.step += 1
         self.lr.fill_(lr)
-        # A plain average of the first weights would remember their noise for thousands of steps:
-        # warm the decay up.
+        # With the full decay from the start, the average would contain the random initial weights
+        # for thousands of steps, so the decay rises to its value.
         self.ema_weight.fill_(1 - min(self.recipe.ema, (1 + self.step) / (10 + self.step)))
-        for ours, new in zip(self.batch, self._draw(), strict=True):
+        for ours, new in zip(self.batch, self._next_batch(), strict=True):
             ours.copy_(new)
         if self.graph:
             self.graph.replay()
@@ -140,8 +176,8 @@ class Trainer:
         return found
 
     def _make_moments(self) -> None:
-        """Makes the optimizer's state exist (a step of size 0 changes no weight), so that it can be
-        loaded into."""
+        """Creates the optimizer's state, so that a checkpoint can be loaded into it: a step with
+        learning rate 0, which changes no weight."""
         for p in self.model.parameters():
             p.grad = torch.zeros_like(p)
         with warnings.catch_warnings():
@@ -150,31 +186,19 @@ class Trainer:
         for state in self.optimizer.state.values():
             state["step"].zero_()
 
-    def _draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A new batch: images, labels, times and noise."""
-        recipe, images = self.recipe, self.data.images
-        random = {"generator": self.generator, "device": self.device}
-        index = torch.randint(len(images), (recipe.batch_size,), **random)
-        t = torch.randint(1, self.model.schedule.T + 1, (recipe.batch_size,), **random)
-        dropped = torch.rand(recipe.batch_size, **random) < recipe.drop_label
-        eps = torch.randn(recipe.batch_size, *images.shape[1:], **random)
-        labels = self.data.labels[index].masked_fill(dropped, self.model.classes)
-        mine = slice(self.rank, None, self.world)
-        return (
-            from_pixels(images[index[mine]]),
-            labels[mine],
-            t[mine].float(),
-            eps[mine].contiguous(),
-        )
+    def _next_batch(self) -> Batch:
+        """This process's share of a new batch: every world-th sample."""
+        share = slice(self.rank, None, self.world)
+        return sample_batch(self.data, self.recipe, self.model.schedule.T, self.generator, share)
 
     def _compute(self) -> None:
-        """The step itself: no decision here depends on a value, so that a CUDA graph can hold all
-        of it."""
+        """The step itself. No branch depends on the value of a tensor, so that a CUDA graph can
+        contain all of it."""
         x0, y, t, eps = self.batch
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             value = loss(self.network, x0, y, t, eps)
-        value.backward()
+        torch.autograd.backward(value)
         self.loss = value.detach()
         if self.world > 1:
             self._share_gradients()
@@ -186,17 +210,17 @@ class Trainer:
 
     def _share_gradients(self) -> None:
         """Replaces loss and gradients by their means over all processes, in one message."""
-        values = [self.loss, *(p.grad for p in self.model.parameters())]
+        gradients = (p.grad for p in self.model.parameters() if p.grad is not None)
+        values = [self.loss, *gradients]
         message = torch.cat([value.flatten() for value in values])
         dist.all_reduce(message)
         message /= self.world
-        for value, mean in zip(
-            values, message.split([value.numel() for value in values]), strict=True
-        ):
+        means = torch.split(message, [value.numel() for value in values])
+        for value, mean in zip(values, means, strict=True):
             value.copy_(mean.view_as(value))
 
     def _capture(self) -> torch.cuda.CUDAGraph:
-        """Records one step on the GPU. The warm-up steps that this takes are undone."""
+        """Records one step on the GPU. The warm-up steps that recording needs are undone."""
         before = {name: value.clone() for name, value in self.tensors().items()}
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -212,25 +236,25 @@ class Trainer:
         return graph
 
 
-class Budget(NamedTuple):
-    """How long to train. Exactly one is set: steps, or minutes of wall time (those before a resume
-    included)."""
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: `limit` steps or, if `timed`, minutes of wall time, those before a resume
+    included."""
 
-    steps: int | None = None
-    minutes: float | None = None
+    limit: float
+    timed: bool
 
     def fraction(self, step: int, seconds: float) -> float:
         """How much of it is used up, 0..1."""
-        used = step / self.steps if self.steps is not None else seconds / 60 / self.minutes
-        return min(used, 1.0)
+        return min((seconds / 60 if self.timed else step) / self.limit, 1.0)
 
 
 def train(trainer: Trainer, budget: Budget, *, seconds: Callable[[], float]) -> Iterator[Record]:
-    """Steps until the budget is spent, yielding a Record after each. lr: linear warm-up times
-    cosine to zero.
+    """Steps until the budget is used up, yielding a Record after each.
 
-    seconds tells the wall time spent so far; where there are several processes, the first one's
-    clock counts."""
+    The learning rate is a linear warm-up times a cosine that falls to 0.
+
+    seconds: returns the wall time spent so far. With several processes that of the first counts."""
     recipe = trainer.recipe
     while (fraction := _agreed(trainer, budget, seconds)) < 1:
         warm = min(1.0, (trainer.step + 1) / recipe.warmup) if recipe.warmup else 1.0
@@ -240,10 +264,10 @@ def train(trainer: Trainer, budget: Budget, *, seconds: Callable[[], float]) -> 
 
 
 def _agreed(trainer: Trainer, budget: Budget, seconds: Callable[[], float]) -> float:
-    """The fraction done, the same in every process: clocks differ, and one that stops alone leaves
-    others waiting."""
+    """The fraction done, the same in every process: if one stopped a step before the others, they
+    would wait for it forever."""
     fraction = budget.fraction(trainer.step, seconds())
-    if budget.minutes is not None and trainer.world > 1:
+    if budget.timed and trainer.world > 1:
         shared = torch.tensor(fraction, dtype=torch.float64, device=trainer.device)
         dist.broadcast(shared, src=0)
         fraction = shared.item()

@@ -1,30 +1,28 @@
-"""One run from the data to the artefact, with all that people see of it: bar, pictures, metrics,
-checkpoints."""
+"""One run, from the data to the folder that can be published: it loads, trains, and meanwhile shows
+a bar, saves checkpoints, metrics and pictures, and pushes."""
 
 import argparse
 import copy
 import json
 import math
-import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor
 from tqdm import tqdm
 
 from ddpm import Schedule, UNet, hub
-from ddpm.engine.cpus import use_all
 from ddpm.files import write_atomic
 from ddpm.pixels import png
+from ddpm.unet import MAX_ATTENTION
 
-from .checkpoint import load_checkpoint, read_header, save_checkpoint
+from .checkpoint import Header, alone, load_checkpoint, save_checkpoint
 from .data import DATASETS, Data
 from .loop import Budget, Recipe, Record, Trainer, stopwatch, train
+from .processes import first_then_others, is_first, join_processes
 from .publish import artefact, card, export, push
 
 BUDGET = ("minutes", "steps", "images")  # the options that say how long; one of them counts
@@ -34,45 +32,27 @@ METRICS, LOG_EVERY = push.METRICS, 50
 def run(args: argparse.Namespace, command: str) -> int:
     """Trains as the options say and writes args.out. Returns the exit code.
 
-    Raises ValueError and OSError for what the user can mend, FloatingPointError if the loss is no
-    number any more."""
+    Raises ValueError and OSError for what the user can do something about, FloatingPointError if
+    the loss or a weight becomes NaN or infinite."""
     device = join_processes(args.device)
-    if args.batch_size is None:
-        args.batch_size = 512 if device.type == "cuda" else 64
-    if all(getattr(args, name) is None for name in BUDGET):
-        args.minutes = 10.0 if device.type == "cuda" else 60.0
-    steps = math.ceil(args.images / args.batch_size) if args.images else args.steps
-
-    first = not dist.is_initialized() or dist.get_rank() == 0
+    budget = _budget(args, device)
+    recipe = Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__})
     if args.push_every and not args.push:
         raise ValueError("--push-every needs --push NAMESPACE/NAME")
-    if args.push and first:
-        push.check(args.push)
+    with first_then_others():  # the data may have to be downloaded
+        if args.push and is_first():
+            push.check(args.push)
+        data = DATASETS[args.dataset].training(args.data, args.size)
 
-    recipe = Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__})
-    data = _load_data(args)
     torch.manual_seed(args.seed)
     model = build(args, data)
     before = _start_from(args.init, model) if args.init and not args.resume else artefact.NO_HISTORY
     trainer = Trainer(model.to(device), data.to(device), recipe, compile=args.compile)
-    header = read_header(args.out) if args.resume else None
-    if header:
-        load_checkpoint(args.out, trainer)
-    fingerprint = data.fingerprint()
-    if header and header.settings["fingerprint"] != fingerprint:
-        raise ValueError(
-            f"the images in {args.data} are not those that {args.out} was started with"
-        )
-    settings = settings_of(args) | {
-        "commands": [*(header.settings["commands"] if header else []), command],
-        "fingerprint": fingerprint,
-        "before": header.settings.get("before", before) if header else before,
-        "hardware": card.hardware(device),
-    }
+    header = load_checkpoint(args.out, trainer) if args.resume else None
+    settings = _settings(args, data, header, command, before) | {"hardware": card.hardware(device)}
     seconds = stopwatch(header.seconds if header else 0.0)
-
-    budget = Budget(steps, args.minutes)
     with (
+        alone(args.out, header) if trainer.rank == 0 else nullcontext(),
         _Watcher(args, trainer, data, settings, budget, seconds) as watcher,
         _interrupts(trainer.world) as interrupted,
     ):
@@ -81,25 +61,65 @@ def run(args: argparse.Namespace, command: str) -> int:
             if interrupted:
                 break
         watcher.save()
-    if trainer.rank == 0:
-        if interrupted:
-            print(
-                f"Stopped at step {trainer.step}. To go on: python -m train --out {args.out} --resume"
-            )
-            return 130
-        artefact.write(args.out, trainer.ema, data, settings, step=trainer.step, seconds=seconds())
+    if interrupted:  # there is one process: several keep the signals' usual effect
         print(
-            f"The model is in {args.out}. To draw with it: python -m ddpm --model {args.out} --out digits.gif"
+            f"Stopped at step {trainer.step}. To go on: python -m train --out {args.out} --resume"
         )
+        return 130
+    if is_first():
+        artefact.write(args.out, trainer.ema, data, settings, step=trainer.step, seconds=seconds())
+        how = f"python -m ddpm --model {args.out} --out digits.gif"
+        print(f"The model is in {args.out}. To sample from it: {how}")
         if args.push:
             watcher.pusher.finish()
-            try:
-                print(f"It is on the Hub: {push.push(push.published(args.out), args.push).url}")
-            except (ValueError, OSError) as error:
-                raise OSError(
-                    f"{error}. Then: python -m train.publish.push {args.out} {args.push}"
-                ) from error
+            _push(args)
     return 0
+
+
+def _budget(args: argparse.Namespace, device: torch.device) -> Budget:
+    """How long to train. Batch size and duration, if left out, are filled in for the device."""
+    on_gpu = device.type == "cuda"
+    if args.batch_size is None:
+        args.batch_size = 512 if on_gpu else 64
+    if all(getattr(args, name) is None for name in BUDGET):
+        args.minutes = 10.0 if on_gpu else 60.0
+    if args.minutes is not None:
+        return Budget(args.minutes, timed=True)
+    return Budget(
+        math.ceil(args.images / args.batch_size) if args.images else args.steps, timed=False
+    )
+
+
+def _settings(
+    args: argparse.Namespace,
+    data: Data,
+    header: Header | None,
+    command: str,
+    before: dict[str, Any],
+) -> dict[str, Any]:
+    """The options, and what else a later resume or the card must know. header: of the checkpoint
+    that the run goes on from. Raises ValueError if that was made with other images."""
+    saved = header.settings if header else {}
+    fingerprint = data.fingerprint()
+    if header and saved["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"the images in {args.data} are not those that {args.out} was started with"
+        )
+    return settings_of(args) | {
+        "commands": [*saved.get("commands", []), command],
+        "fingerprint": fingerprint,
+        "before": saved.get("before", before),
+    }
+
+
+def _push(args: argparse.Namespace) -> None:
+    """The finished run to the Hub. Raises OSError that says how to push it later."""
+    try:
+        print(f"It is on the Hub: {push.push(push.published(args.out), args.push).url}")
+    except (ValueError, OSError) as error:
+        raise OSError(
+            f"{error}. Then: python -m train.publish.push {args.out} {args.push}"
+        ) from error
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -110,8 +130,8 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Watcher:
-    """Looks at each Record, and shows and writes what is due. Only the first process does; the
-    others just train."""
+    """Takes each Record, and shows, saves and pushes what is due. Only in the first process; in the
+    others it only checks the loss."""
 
     def __init__(
         self,
@@ -122,25 +142,17 @@ class _Watcher:
         budget: Budget,
         seconds: Callable[[], float],
     ) -> None:
-        self.args, self.trainer, self.data, self.settings, self.seconds = (
-            args,
-            trainer,
-            data,
-            settings,
-            seconds,
-        )
-        self.losses: list[Tensor] = []
-        self.last: Record | None = None
+        self.args, self.trainer, self.data = args, trainer, data
+        self.settings, self.seconds = settings, seconds
+        self.unlogged: list[Record] = []
         self.logged = trainer.step, seconds()
-        self.bar = None
+        self.bar: tqdm | None = None
         self.pusher = push.Background(args.push, args.push_every)
         if trainer.rank == 0:
-            args.out.mkdir(parents=True, exist_ok=True)
             self.save()
             (args.out / "samples").mkdir(exist_ok=True)
             _forget_after(args.out / METRICS, trainer.step)
-            # Fractions of the budget rather than steps: with --minutes nobody knows how many steps
-            # there will be.
+            # Fractions of the budget, not steps: with --minutes the number of steps is not known.
             self.bar = tqdm(
                 total=1.0,
                 initial=budget.fraction(trainer.step, seconds()),
@@ -149,8 +161,7 @@ class _Watcher:
 
     def look(self, record: Record) -> None:
         """Called after every update."""
-        self.losses.append(record.loss)
-        self.last = record
+        self.unlogged.append(record)
         if self.bar is not None:
             self.bar.update(record.fraction - self.bar.n)
         if record.step % LOG_EVERY == 0:
@@ -158,44 +169,39 @@ class _Watcher:
         if record.step % self.args.checkpoint_every == 0:
             self.save()
         if record.step % self.args.sample_every == 0 and self.trainer.rank == 0:
-            picture = png(artefact.draw(self.trainer.ema).grid())
+            picture = png(artefact.sample(self.trainer.ema).sheet())
             write_atomic(self.args.out / "samples" / f"{record.step:08d}.png", picture)
         if self.trainer.rank == 0 and self.args.push and self.pusher.due():
             self.push()
 
     def push(self) -> None:
-        """Sends the model as it is now to the Hub, from a copy, on the CPU and in the
-        background."""
-        step, seconds, ema = (
-            self.trainer.step,
-            self.seconds(),
-            copy.deepcopy(self.trainer.ema).cpu(),
-        )
+        """Sends the model as it is now to the Hub, in the background, from a copy on the CPU."""
+        step, seconds = self.trainer.step, self.seconds()
+        ema = copy.deepcopy(self.trainer.ema).cpu()
 
         def make() -> dict[str, bytes]:
             files = artefact.contents(ema, self.data, self.settings, step=step, seconds=seconds)
             metrics = self.args.out / METRICS
-            return (
-                files
-                | export.layout(ema)
-                | ({METRICS: metrics.read_bytes()} if metrics.exists() else {})
-            )
+            if metrics.exists():
+                files[METRICS] = metrics.read_bytes()
+            return files | export.layout(ema)
 
         self.pusher.start(make)
 
     def save(self) -> None:
-        """Writes a checkpoint, after a look at the losses since the last one: what is no number is
-        never saved."""
+        """Writes a checkpoint. Before that it checks the losses since the last one, so that NaN and
+        infinite values are never saved."""
         self._log()
         if self.trainer.rank == 0:
             save_checkpoint(self.args.out, self.trainer, self.settings, self.seconds())
 
     def _log(self) -> None:
-        """Means since the last call, to metrics.jsonl and the bar."""
-        if not self.losses:
+        """Writes the mean loss and the speed since the last call to metrics.jsonl and the bar."""
+        if not self.unlogged:
             return
-        record, loss = self.last, torch.stack(self.losses).mean().item()
-        self.losses.clear()
+        record = self.unlogged[-1]
+        loss = torch.stack([each.loss for each in self.unlogged]).mean().item()
+        self.unlogged.clear()
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} (up to step {record.step})")
         if self.bar is None:
@@ -225,38 +231,14 @@ class _Watcher:
             self.bar.close()
 
 
-def join_processes(wanted: str) -> torch.device:
-    """The device of this process; joins the others first if torchrun started it."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "--device cuda: torch finds no GPU here; leave the option out to train on the CPU"
-        )
-    on_gpu = torch.cuda.is_available() if wanted == "auto" else wanted == "cuda"
-    use_all()
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    if "RANK" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo")
-    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-
-
-def _load_data(args: argparse.Namespace) -> Data:
-    """The data set. The first process of each machine comes first: it may have to download."""
-    follows = int(os.environ.get("LOCAL_RANK", 0)) > 0
-    if follows and dist.is_initialized():
-        dist.barrier()
-    data = DATASETS[args.dataset](args.data, args.size)
-    if not follows and dist.is_initialized():
-        dist.barrier()
-    return data
-
-
 def build(args: argparse.Namespace, data: Data) -> UNet:
-    """The network that the options and the data ask for. Raises ValueError naming what does not
-    fit."""
+    """The network that the options and the data ask for. Raises ValueError if they contradict each
+    other."""
     _, channels, size, _ = data.images.shape
     sides = [size >> level for level in range(len(args.mults))]
-    attends = sides[1:] if args.attention is None else args.attention
+    attends = args.attention
+    if attends is None:
+        attends = [side for side in sides[1:] if side <= MAX_ATTENTION]
     if not set(attends) <= set(sides):
         raise ValueError(f"--attention takes sides of the levels, which are {sides}, got {attends}")
     return UNet(
@@ -273,10 +255,10 @@ def build(args: argparse.Namespace, data: Data) -> UNet:
 
 
 def _start_from(source: str, model: UNet) -> dict[str, Any]:
-    """Gives model the weights stored at source; returns what made them, as far as their config.json
-    tells.
+    """Loads the weights stored at source into model. Returns their history as their config.json has
+    it.
 
-    Raises ValueError naming what differs if that is another network.
+    Raises ValueError that names what differs if they are those of another network.
     """
     found, config, _ = hub.load(source)
     for name in (*hub.ARCHITECTURE, "schedule"):
@@ -286,16 +268,17 @@ def _start_from(source: str, model: UNet) -> dict[str, Any]:
                 f"--init {source}: its {name} is {theirs}, the options and the data ask for {ours}"
             )
     model.load_state_dict(found.state_dict())
-    return config.get("history") or artefact.NO_HISTORY
+    history: dict[str, Any] | None = config.get("history")
+    return history or artefact.NO_HISTORY
 
 
 def _forget_after(metrics: Path, step: int) -> None:
-    """Drops the lines that a killed run wrote after its last checkpoint (those steps are taken
-    again), or broke off."""
+    """Removes the lines of steps after the last checkpoint, which are taken again, and lines that a
+    killed run left incomplete."""
 
     def stays(line: str) -> bool:
         try:
-            return json.loads(line)["step"] <= step
+            return bool(json.loads(line)["step"] <= step)
         except (ValueError, TypeError, KeyError):
             return False
 
@@ -308,11 +291,11 @@ def _forget_after(metrics: Path, step: int) -> None:
 
 @contextmanager
 def _interrupts(world: int) -> Iterator[list[int]]:
-    """Collects Ctrl-C and SIGTERM in a list, so that a run stops after a whole step; a second one
-    stops it at once.
+    """Collects Ctrl-C and SIGTERM in a list, so that a run stops after the step it is in; a second
+    one stops it at once.
 
-    With several processes the signals keep their usual effect: one that stopped by itself would
-    leave others waiting."""
+    With several processes the signals keep their usual effect: if one process stopped alone, the
+    others would wait for it."""
     caught: list[int] = []
     if world > 1:
         yield caught
@@ -320,7 +303,7 @@ def _interrupts(world: int) -> Iterator[list[int]]:
 
     def note(number: int, _frame: object) -> None:
         caught.append(number)
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

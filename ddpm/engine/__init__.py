@@ -15,6 +15,7 @@ from . import onnx
 
 # images that ONNX Runtime is given at once: it never gives memory back, and more are no faster
 _MOST = 64
+_BYTES = 2**28  # for the largest thing that a layer makes of the images that are computed at once
 _AGREE = 1e-3  # the largest difference to PyTorch, beside the largest value; 1e-5 is usual
 
 
@@ -30,13 +31,13 @@ def pytorch(model: UNet) -> Engine:
 
     def run(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         with torch.inference_mode():
-            out = model(x, t, y)
+            out: Tensor = model(x, t, y)
         return out.clone()  # out here, where it becomes a tensor like any other
 
     where = model.conv_in.weight.device
-    return Engine(
-        run, f"PyTorch {torch.__version__} on {where}" + (_threads() if where.type == "cpu" else "")
-    )
+    threads = _threads() if where.type == "cpu" else ""
+    text = f"PyTorch {torch.__version__} on {where}{threads}"
+    return Engine(_in_parts(run, _at_once(model)), text)
 
 
 def onnx_runtime(model: UNet) -> Engine:
@@ -65,20 +66,13 @@ def onnx_runtime(model: UNet) -> Engine:
         given: dict[str, Any] = {"x": x, "t": t}
         if model.label is not None:
             given["y"] = torch.full(t.shape, model.classes) if y is None else y
-        parts = zip(
-            *(value.detach().contiguous().split(_MOST) for value in given.values()), strict=True
-        )
-        outs = [
-            session.run(None, {name: v.numpy() for name, v in zip(given, part, strict=True)})[0]
-            for part in parts
-        ]
-        return (
-            torch.cat([torch.from_numpy(out) for out in outs])
-            if len(outs) > 1
-            else torch.from_numpy(outs[0])
-        )
+        arrays = {name: value.detach().contiguous().numpy() for name, value in given.items()}
+        return torch.from_numpy(session.run(None, arrays)[0])
 
-    return Engine(run, f"ONNX Runtime {onnxruntime.__version__} on cpu" + _threads())
+    return Engine(
+        _in_parts(run, min(_MOST, _at_once(model))),
+        f"ONNX Runtime {onnxruntime.__version__} on cpu" + _threads(),
+    )
 
 
 def fastest(model: UNet) -> Engine:
@@ -103,6 +97,33 @@ def fastest(model: UNet) -> Engine:
     else:
         return engine
     return Engine(ours.run, f"{ours.text}; ONNX Runtime {why}")
+
+
+def _at_once(model: UNet) -> int:
+    """How many images at once stay within _BYTES: what a level holds, and, where ONNX Runtime
+    attends, a number for each pair of pixels and each head."""
+    largest = max(
+        m * side**2 * max(model.width, side**2 if attends else 0)
+        for m, side, attends in zip(
+            model.mults,
+            [model.size >> level for level in range(len(model.mults))],
+            (*model.attention[:-1], True),  # the middle, at the last level's side, always attends
+            strict=True,
+        )
+    )
+    return max(1, _BYTES // (4 * largest))
+
+
+def _in_parts(run: Network, most: int) -> Network:
+    """The same for any number of images, of which the network is given so many at once."""
+
+    def run_all(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        if len(x) <= most:
+            return run(x, t, y)
+        parts = [slice(k, k + most) for k in range(0, len(x), most)]
+        return torch.cat([run(x[p], t[p], None if y is None else y[p]) for p in parts])
+
+    return run_all
 
 
 def _check(run: Network, reference: Network, model: UNet) -> None:

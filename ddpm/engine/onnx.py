@@ -14,6 +14,7 @@ shifts of the norms they act upon folded in, and attention is written without tr
 import math
 import struct
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -115,15 +116,9 @@ class _Graph:
         return self("Mul", x, self("Sigmoid", x))
 
     def conv(self, layer: nn.Conv2d, x: str) -> str:
-        (pad, _), strides = layer.padding, layer.stride
-        return self(
-            "Conv",
-            x,
-            self.constant(layer.weight),
-            self.constant(layer.bias),
-            pads=[pad] * 4,
-            strides=strides,
-        )
+        assert layer.bias is not None and not isinstance(layer.padding, str)  # as UNet makes them
+        weight, bias, pads = self.constant(layer.weight), self.constant(layer.bias), layer.padding
+        return self("Conv", x, weight, bias, pads=[pads[0]] * 4, strides=layer.stride)
 
     def gemm(self, weight: Tensor, bias: Tensor, x: str) -> str:
         return self("Gemm", x, self.constant(weight), self.constant(bias), transB=1)
@@ -149,6 +144,19 @@ class _Graph:
         weight = (scale * layer.weight)[:, :, None, None]
         return self("Conv", x, self.constant(weight), self.constant(scale * layer.bias))
 
+    def doubled(self, x: str) -> str:
+        """Height and width doubled by repetition."""
+        scales = self.constant(torch.tensor([1.0, 1.0, 2.0, 2.0]))
+        return self(
+            "Resize",
+            x,
+            "",
+            scales,
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+
     def attention(self, m: Attention, x: str, side: int) -> str:
         c = m.norm.num_channels
         d = c // m.heads
@@ -164,7 +172,7 @@ class _Graph:
         return self("Add", x, self.pointwise(m.out, self.reshape(h, 0, c, side, side)))
 
     def residual(self, m: ResidualBlock, x: str, scale: str, shift: str, side: int) -> str:
-        """scale and shift N×C×1×1: those of norm2, after emb had its say."""
+        """scale and shift N×C×1×1: those of norm2, with those that emb asks for worked in."""
         h = self.conv(m.conv1, self.silu(self.norm(m.norm1, x, side)))
         h = self("Add", self("Mul", self.normalized(m.norm2, h, side), scale), shift)
         h = self.conv(m.conv2, self.silu(h))
@@ -182,7 +190,7 @@ def _embedding(g: _Graph, model: UNet) -> str:
         g.constant(frequencies[None]),
     )
     emb = g("Concat", g("Cos", angles), g("Sin", angles), axis=1)
-    first, _, last = model.time
+    first, last = cast(nn.Linear, model.time[0]), cast(nn.Linear, model.time[2])
     emb = g.gemm(last.weight, last.bias, g.silu(g.gemm(first.weight, first.bias, emb)))
     if model.label is not None:
         emb = g("Add", emb, g("Gather", g.constant(model.label.weight), "y"))
@@ -222,18 +230,9 @@ def graph(model: UNet) -> bytes:
         nonlocal side
         if isinstance(m, ResidualBlock):
             return g.residual(m, h, next(steering), next(steering), side)
+        assert isinstance(m, Downsample | Upsample)  # the three kinds that a UNet has
         side = side // 2 if isinstance(m, Downsample) else side * 2
-        if isinstance(m, Upsample):
-            h = g(
-                "Resize",
-                h,
-                "",
-                g.constant(torch.tensor([1.0, 1.0, 2.0, 2.0])),
-                mode="nearest",
-                coordinate_transformation_mode="asymmetric",
-                nearest_mode="floor",
-            )
-        return g.conv(m.conv, h)
+        return g.conv(m.conv, g.doubled(h) if isinstance(m, Upsample) else h)
 
     skips = [h := g.conv(model.conv_in, "x")]
     for m in model.down:

@@ -13,21 +13,18 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
-from ..pixels import GAP, gif, grid, moving, png
+from ..frames import Frame
+from ..pixels import GAP, gif, moving, png, sheet
 
 SCRIPT = (Path(__file__).parent / "player.js").read_text(encoding="utf-8")
-VIEWS = (
-    "x",
-    "x0",
-    "both",
-)  # what can be looked at: the noisy images, those the network believes in, or side by side
+VIEWS = ("x", "x0", "both")  # the noisy images, the predicted clean ones, or both side by side
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>
 :root {{ color-scheme: light dark; }}
 body {{ margin: 0; padding: 16px; background: Canvas; }}
@@ -35,19 +32,12 @@ body {{ margin: 0; padding: 16px; background: Canvas; }}
 <ddpm-player></ddpm-player>
 <script>{script}</script>
 <script type="application/json" id="film">{film}</script>
-<script>document.querySelector("ddpm-player").show(JSON.parse(document.getElementById("film").textContent));</script>
+<script>
+const film = JSON.parse(document.getElementById("film").textContent);
+document.querySelector("ddpm-player").show(film);
+</script>
 </body></html>
 """
-
-
-class Moment(Protocol):
-    """What a walk is made of: a `ddpm.pipeline.Frame`."""
-
-    t: float
-    snr: float
-    nfe: int
-    x: Tensor
-    x0: Tensor
 
 
 class Walk:
@@ -77,12 +67,12 @@ class Walk:
             "frames": [],
         }
 
-    def add(self, frame: Moment) -> None:
+    def add(self, frame: Frame) -> None:
         """Takes the next frame, images N×C×H×W in [-1, 1] (and beyond) as PNGs."""
         data = self.data
         data["side"] = frame.x.shape[-1]
         last = len(data["frames"]) == data["total"] - 1
-        x = grid(frame.x)
+        x = sheet(frame.x)
         data["mode"] = x.mode
         data["frames"] = [
             *data["frames"],
@@ -91,7 +81,7 @@ class Walk:
                 "snr": None if math.isinf(frame.snr) else frame.snr,
                 "nfe": frame.nfe,
                 "x": _uri(x if last else moving(x)),
-                "x0": _uri(grid(frame.x0)),
+                "x0": _uri(sheet(frame.x0)),
             },
         ]
 
@@ -112,8 +102,8 @@ def document(film: dict[str, Any], title: str = "From noise to images") -> str:
 def embedded(film: dict[str, Any]) -> str:
     """The same page inside another one, as a notebook shows it."""
     return (
-        f'<iframe srcdoc="{html.escape(document(film))}" title="From noise to images" loading="lazy" '
-        'style="width: 100%; max-width: 560px; height: 720px; border: 0"></iframe>'
+        f'<iframe srcdoc="{html.escape(document(film))}" title="From noise to images" '
+        'loading="lazy" style="width: 100%; max-width: 560px; height: 720px; border: 0"></iframe>'
     )
 
 
@@ -141,10 +131,10 @@ def as_gif(walk: dict[str, Any], view: str = "x") -> bytes:
 def _beside(pictures: list[Image.Image]) -> Image.Image:
     """Pictures of one size, left to right."""
     (width, height), between = pictures[0].size, 3 * GAP
-    sheet = Image.new(pictures[0].mode, (len(pictures) * (width + between) - between, height))
+    row = Image.new(pictures[0].mode, (len(pictures) * (width + between) - between, height))
     for k, picture in enumerate(pictures):
-        sheet.paste(picture, (k * (width + between), 0))
-    return sheet
+        row.paste(picture, (k * (width + between), 0))
+    return row
 
 
 def _uri(picture: Image.Image) -> str:

@@ -1,1 +1,1 @@
-"""How fast training and sampling are, beside diffusers."""
+"""How fast this program is, beside diffusers: `training` and `sampling`, a command each."""

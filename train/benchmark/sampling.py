@@ -1,22 +1,22 @@
-"""python -m train.benchmark.sampling: how fast pictures are drawn, beside diffusers, and where the
+"""python -m train.benchmark.sampling: how fast images are sampled, beside diffusers, and where the
 time goes; all in one run.
 
-Everything is measured in turns, one after another in every round, and compared round by round: what
-else the machine does slows all of them down. Milliseconds depend on the machine, their ratios
-hardly."""
+In each round everything is measured once, one after another, and compared within the round: other
+work of the machine then slows all of it down alike. Milliseconds depend on the machine, their
+ratios hardly."""
 
 import argparse
 import json
 import math
 import multiprocessing
 import platform
-import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,52 +29,40 @@ from tqdm import tqdm
 from ddpm.diffusion import denoiser
 from ddpm.engine import Engine, onnx_runtime, pytorch
 from ddpm.engine.cpus import use_all
-from ddpm.files import write_atomic
+from ddpm.files import check_writable, write_atomic
 from ddpm.pipeline import Pipeline
-from ddpm.samplers import BEST_GRIDS, BEST_SAMPLER, SAMPLERS, evaluations
+from ddpm.samplers import SAMPLERS, Sampler, evaluations
+from ddpm.settings import Settings
 from ddpm.unet import Network, UNet
+
+from ..command import add_option, command
+from ..publish import artefact, export
 
 MATMUL = 2048  # side of the square matrices whose product shows what the machine can do
 PICTURES = 16
-SAMPLER, STEPS = (
-    BEST_SAMPLER,
-    10,
-)  # the fewest at the floor: "The built-in weights" in train/README.md
-DDPM_STEPS, DDIM_STEPS = 1000, 50  # as their papers have it
+# the fewest steps that reach the floor (real test images): "The built-in weights", train/README.md
+SAMPLER, STEPS = Settings.sampler, 10
+DDPM_STEPS, DDIM_STEPS = 1000, 50  # as in their papers
 THEIRS = "diffusers"
 
 
 class Diffusers(nn.Module):
-    """diffusers' UNet2DModel of the same size as ours, called as ours is. ModuleNotFoundError if it
-    is not there."""
+    """diffusers' UNet2DModel of the same size as ours, called as ours is. Raises
+    ModuleNotFoundError if diffusers is not installed."""
 
     def __init__(self, ours: UNet) -> None:
         from diffusers import UNet2DModel  # only measurements need it
 
         super().__init__()
         self.schedule, self.prediction, self.classes = ours.schedule, ours.prediction, ours.classes
-        self.network = UNet2DModel(
-            sample_size=ours.size,
-            in_channels=ours.channels,
-            out_channels=ours.channels,
-            layers_per_block=ours.blocks,
-            block_out_channels=[ours.width * m for m in ours.mults],
-            attention_head_dim=ours.width,
-            norm_num_groups=8,
-            down_block_types=[
-                "AttnDownBlock2D" if attends else "DownBlock2D" for attends in ours.attention
-            ],
-            up_block_types=[
-                "AttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(ours.attention)
-            ],
-            attn_norm_num_groups=8,
-            resnet_time_scale_shift="scale_shift",
-            num_class_embeds=ours.classes + 1 if ours.classes else None,
-        )
+        labels = ours.classes + 1 if ours.classes else None
+        theirs: Any = UNet2DModel(**export.network(ours), num_class_embeds=labels)
+        self.network: nn.Module = theirs  # its types do not show that it is one
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x N×C×H×W, t N times, y N labels -> N×C×H×W."""
-        return self.network(x, t - 1, class_labels=y).sample  # there the first training time is 0
+        out: Tensor = self.network(x, t - 1, class_labels=y).sample  # there the first time is 0
+        return out
 
 
 def _diffusers(model: UNet) -> Engine:
@@ -84,9 +72,8 @@ def _diffusers(model: UNet) -> Engine:
     return Engine(torch.no_grad()(network), f"diffusers {diffusers.__version__}, UNet2DModel")
 
 
-CONTESTANTS: dict[
-    str, Callable[[UNet], Engine]
-] = {  # all of the same size; whoever lacks its package sits out
+# What computes a network of the same size. Whatever is not installed is left out.
+CONTESTANTS: dict[str, Callable[[UNet], Engine]] = {
     "ONNX Runtime": onnx_runtime,
     "PyTorch": lambda model: pytorch(model.to(memory_format=torch.channels_last)),
     THEIRS: _diffusers,
@@ -94,7 +81,7 @@ CONTESTANTS: dict[
 
 
 def contestants(model: UNet) -> dict[str, Engine]:
-    """Those whose packages are installed."""
+    """The contestants whose packages are installed."""
     found = {}
     for name, start in CONTESTANTS.items():
         try:
@@ -105,7 +92,7 @@ def contestants(model: UNet) -> dict[str, Engine]:
 
 
 def inputs(model: UNet, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """x, t and y for so many images; y gives one of each class in turn."""
+    """x, t and y for `count` images; y goes through the classes in turn."""
     y = torch.arange(count) % model.classes if model.classes else None
     return (
         torch.randn(count, model.channels, model.size, model.size),
@@ -115,15 +102,12 @@ def inputs(model: UNet, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
 
 
 def work_of(network: Network, model: UNet) -> int:
-    """Floating-point operations of the products and convolutions for one image; an addition and a
-    product are two."""
-    with (
-        FlopCounterMode(display=False) as counter,
-        sdpa_kernel(SDPBackend.MATH),
-        torch.no_grad(),
-    ):  # as sums it knows
+    """Floating-point operations for one image in matrix products and convolutions; an addition and
+    a multiplication are two."""
+    attention = sdpa_kernel(SDPBackend.MATH)  # as matrix products, which the counter knows
+    with FlopCounterMode(display=False) as counter, attention, torch.no_grad():
         network(*inputs(model, 1))
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -134,7 +118,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def in_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each work in each round, after a round that warms up."""
+    """Seconds of each function in each round, after a round of warm-up."""
     took: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds + 1):
         for name, work in works.items():
@@ -143,7 +127,7 @@ def in_turns(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, l
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Median, least, most, and all of them."""
+    """Median, minimum, maximum, and all values."""
     return {
         "median": statistics.median(values),
         "min": min(values),
@@ -188,10 +172,10 @@ def one_evaluation(
 def pictures(
     model: UNet, engines: dict[str, Engine], sampler: str, steps: int, rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """For each engine, seconds to PICTURES finished pictures: ours in `steps` steps, diffusers'
-    with its own loops."""
+    """For each engine, seconds to PICTURES finished images: ours in `steps` steps, diffusers with
+    its own loops."""
     x, _, y = inputs(model, PICTURES)
-    times, walk = model.schedule.times(steps, BEST_GRIDS[sampler]), SAMPLERS[sampler]
+    times, walk = model.schedule.times(steps, SAMPLERS[sampler].grid), SAMPLERS[sampler].walk
 
     def ours(run: Network) -> Callable[[], object]:
         denoise = denoiser(model, y, run=run)
@@ -222,15 +206,14 @@ def pictures(
 def _their_loop(
     name: str, steps: int, model: UNet, run: Network, x: Tensor, y: Tensor | None
 ) -> Callable[[], Tensor]:
-    """Drawing as diffusers' own pipelines do it, without their progress bar."""
+    """Sampling as diffusers' own pipelines do it, without their progress bar."""
     import diffusers
 
-    prediction = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}[model.prediction]
     scheduler = getattr(diffusers, f"{name}Scheduler")(
-        num_train_timesteps=model.schedule.T, prediction_type=prediction
+        num_train_timesteps=model.schedule.T, prediction_type=export.PREDICTIONS[model.prediction]
     )
 
-    def draw() -> Tensor:
+    def sample() -> Tensor:
         scheduler.set_timesteps(steps)
         image = x
         for t in scheduler.timesteps:
@@ -238,27 +221,26 @@ def _their_loop(
             image = scheduler.step(out, t, image).prev_sample
         return image
 
-    return draw
+    return sample
 
 
 def overhead(
     model: UNet, network: Network, steps: int, rounds: int
 ) -> Iterator[tuple[str, float, float]]:
-    """For each sampler, its name, its own seconds an evaluation, and those of the network for one
-    image.
-
-    The sampler's are taken with a denoiser that does nothing, in turns with the network's: medians
-    over the rounds."""
+    """For each sampler: its name, its own seconds an evaluation, and those of the network for one
+    image. Medians over the rounds; the sampler alone is measured with a denoiser that computes
+    nothing."""
     schedule, (x, _, y) = model.schedule, inputs(model, 1)
     x0, denoise, times = torch.zeros_like(x), denoiser(model, y, run=network), schedule.times(steps)
+
+    def alone(sampler: Sampler) -> Callable[[], object]:
+        return lambda: list(sampler.walk(lambda _x, _t: x0, schedule, x, times, torch.randn_like))
+
+    def ten_evaluations() -> object:
+        return [denoise(x, schedule.T / 2) for _ in range(10)]
+
     for name, sampler in SAMPLERS.items():
-
-        def alone(sampler=sampler) -> object:  # noqa: ANN001
-            return list(sampler(lambda _x, _t: x0, schedule, x, times, torch.randn_like))
-
-        took = in_turns(
-            {"own": alone, "whole": lambda: [denoise(x, schedule.T / 2) for _ in range(10)]}, rounds
-        )
+        took = in_turns({"own": alone(sampler), "whole": ten_evaluations}, rounds)
         yield (
             name,
             statistics.median(took["own"]) / evaluations(name, steps),
@@ -267,11 +249,8 @@ def overhead(
 
 
 def peak_memory(source: str, name: str, batches: list[int]) -> dict[int, float]:
-    """The most memory, in MB, that a process of its own takes for an evaluation of so many images,
-    libraries included.
-
-    Empty where the system does not tell (it is not Linux).
-    """
+    """Batch size -> the largest memory, in MB, of a separate process that evaluates the network for
+    so many images, libraries included. Empty where it is not known (not on Linux)."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_peak_memory, source, name, torch.get_num_threads(), batches).result()
 
@@ -291,16 +270,10 @@ def _peak_memory(source: str, name: str, threads: int, batches: list[int]) -> di
 def _cpu() -> str:
     """The CPU in words."""
     info = Path("/proc/cpuinfo")
-    names = (
-        [
-            line.split(":")[1].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
+    for line in info.read_text().splitlines() if info.exists() else []:
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def _cells(spread: dict[str, Any], form: str) -> list[str]:
@@ -308,8 +281,8 @@ def _cells(spread: dict[str, Any], form: str) -> list[str]:
 
 
 def table(head: str, rows: list[list[str]]) -> str:
-    """Lines: head, its columns separated by |, then rows; the first column to the left, the others
-    to the right."""
+    """A text table. head: the titles of the columns, separated by |. The first column is aligned to
+    the left, the others to the right."""
     rows = [head.split("|"), *rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -322,15 +295,15 @@ def table(head: str, rows: list[list[str]]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options, each in a sentence."""
+    """The command line."""
     p = argparse.ArgumentParser(
         "python -m train.benchmark.sampling",
-        description="How long the network takes, by what computes it and beside diffusers' of the same size; how long "
-        f"{PICTURES} pictures of equal quality take; and what each sampler costs beside the network.",
+        description="How long the network takes, by what computes it and beside diffusers' of the "
+        f"same size; how long {PICTURES} images of equal quality take; and what each sampler costs "
+        "beside the network.",
     )
-    p.add_argument(
-        "--model", default="mnist", help="as for python -m ddpm (default: mnist)", metavar="WEIGHTS"
-    )
+    add = partial(add_option, p)
+    add("--model", "as for python -m ddpm", default="mnist", metavar="WEIGHTS")
     p.add_argument(
         "--batches",
         type=int,
@@ -339,73 +312,68 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images at once, 1..1024 each (default: 1 4 16 64)",
     )
-    p.add_argument(
-        "--sampler",
-        choices=SAMPLERS,
-        default=SAMPLER,
-        metavar="SAMPLER",
-        help=f"ours (default: {SAMPLER})",
-    )
-    p.add_argument(
+    add("--sampler", "ours", choices=SAMPLERS, default=SAMPLER, metavar="SAMPLER")
+    add(
         "--steps",
+        "steps of ours that make images as good as real ones, as python -m train.evaluate measures",
         type=int,
         default=STEPS,
-        help="steps of ours that make pictures as good as real ones, as "
-        f"python -m train.evaluate tells (default: {STEPS})",
     )
-    p.add_argument(
-        "--rounds",
-        type=int,
-        default=5,
-        help="measurements, of which the median counts (default: 5)",
-    )
-    p.add_argument("--out", type=Path, help="file for the figures", metavar="FILE.json")
+    add("--rounds", "measurements, of which the median counts", type=int, default=5)
+    add("--out", "file for the figures", type=Path, metavar="FILE.json")
     return p
 
 
+@command("benchmark")
 def main(argv: list[str] | None = None) -> int:
     """Prints the tables. Exit code: 0 done, 2 bad input or nowhere to write, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
-    try:
-        if args.rounds < 1:
-            raise ValueError(f"--rounds must be 1 or more, got {args.rounds}")
-        if not all(1 <= count <= 1024 for count in args.batches):
-            raise ValueError(
-                f"--batches must be in 1..1024, got {' '.join(map(str, args.batches))}"
-            )
-        if args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
-            raise ValueError(f"cannot write {args.out}: it is a folder, or its folder is not there")
-        threads = use_all()
-        pipeline = Pipeline.from_pretrained(args.model)
-        pipeline.model.schedule.times(args.steps)
-        report = {
-            "command": shlex.join(["python", "-m", "train.benchmark.sampling", *argv]),
-            "date": date.today().isoformat(),
-            "cpu": _cpu(),
-            "threads": threads,
-            "torch": torch.__version__,
-        }
-        report |= measure(pipeline.model, args)
-        if args.out:
-            write_atomic(args.out, (json.dumps(report, indent=2) + "\n").encode())
-    except (ValueError, OSError) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("benchmark: interrupted", file=sys.stderr)
-        return 130
+    if args.rounds < 1:
+        raise ValueError(f"--rounds must be 1 or more, got {args.rounds}")
+    if not all(1 <= count <= 1024 for count in args.batches):
+        raise ValueError(f"--batches must be in 1..1024, got {' '.join(map(str, args.batches))}")
+    if args.out:
+        check_writable(args.out)
+    threads = use_all()
+    pipeline = Pipeline.from_pretrained(args.model)
+    pipeline.model.schedule.times(args.steps)
+    report = {
+        "command": artefact.command("train.benchmark.sampling", argv),
+        "date": date.today().isoformat(),
+        "cpu": _cpu(),
+        "threads": threads,
+        "torch": torch.__version__,
+    }
+    report |= measure(pipeline.model, args)
+    if args.out:
+        write_atomic(args.out, (json.dumps(report, indent=2) + "\n").encode())
     return 0
 
 
 def measure(model: UNet, args: argparse.Namespace) -> dict[str, Any]:
-    """Prints each table as it is done. Returns all figures."""
+    """Prints each table as soon as it is measured. Returns all figures."""
     engines = contestants(model)
     size, work = sum(p.numel() for p in model.parameters()), work_of(model, model)
     print(
-        f"{_cpu()}, {torch.get_num_threads()} threads, {date.today()}; {size / 1e6:.2f} M parameters, "
-        f"{work / 1e9:.3f} GFLOP an image; medians of {args.rounds} rounds, least and most"
+        f"{_cpu()}, {torch.get_num_threads()} threads, {date.today()}; {size / 1e6:.2f} M "
+        f"parameters, {work / 1e9:.3f} GFLOP an image; medians of {args.rounds} rounds, with "
+        "minimum and maximum"
     )
+    return {
+        "parameters": size,
+        "flop_an_image": work,
+        "engines": {name: engine.text for name, engine in engines.items()},
+        "one_evaluation": _measure_evaluations(model, engines, args),
+        "pictures": _measure_pictures(model, engines, args),
+        "samplers": _measure_samplers(model, engines, args),
+    }
+
+
+def _measure_evaluations(
+    model: UNet, engines: dict[str, Engine], args: argparse.Namespace
+) -> dict[int, dict[str, dict[str, Any]]]:
+    """`one_evaluation` for each batch size, with peak memory; prints the table."""
     peaks = {name: peak_memory(args.model, name, args.batches) for name in engines}
     rows, by_count = [], {}
     for count in tqdm(args.batches, unit="batch", leave=False):
@@ -423,57 +391,46 @@ def measure(model: UNet, args: argparse.Namespace) -> dict[str, Any]:
                     f"{figures['peak_memory_mb']:.0f} MB",
                 ]
             )
-    rate = statistics.median(
-        by_count[count]["matmul"]["gflops"]["median"] for count in args.batches
-    )
+    rate = statistics.median(each["matmul"]["gflops"]["median"] for each in by_count.values())
     print(
-        f"\nshare: of the {rate:.0f} GFLOP/s of a product of {MATMUL}×{MATMUL} float32 matrices, measured in turns"
+        f"\nshare: of the {rate:.0f} GFLOP/s of a product of {MATMUL}×{MATMUL} float32 matrices, "
+        "measured in the same rounds"
     )
     print(table("one evaluation of|ms|min|max|× diffusers|min|max|share|peak memory", rows))
+    return by_count
 
-    drawn = pictures(model, engines, args.sampler, args.steps, args.rounds)
-    print(
-        "\n"
-        + table(
-            f"{PICTURES} pictures by|evaluations|s|min|max|× DDPM|min|max",
-            [
-                [
-                    name,
-                    str(figures["evaluations"]),
-                    *_cells(figures["seconds"], ".3f"),
-                    *(
-                        _cells(figures["faster_than_ddpm"], ".1f")
-                        if "faster_than_ddpm" in figures
-                        else [""] * 3
-                    ),
-                ]
-                for name, figures in drawn.items()
-            ],
-        )
-    )
 
-    fastest = next(iter(engines))
-    costs = list(overhead(model, engines[fastest].run, args.steps, args.rounds))
-    print(
-        "\n"
-        + table(
-            f"sampler|its own us / evaluation|{fastest} us / evaluation|share",
+def _measure_pictures(
+    model: UNet, engines: dict[str, Engine], args: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    """`pictures`; prints the table."""
+    found = pictures(model, engines, args.sampler, args.steps, args.rounds)
+    rows = []
+    for name, figures in found.items():
+        faster = figures.get("faster_than_ddpm")
+        rows.append(
             [
-                [name, f"{own * 1e6:.0f}", f"{whole * 1e6:.0f}", f"{own / whole:.1%}"]
-                for name, own, whole in costs
-            ],
+                name,
+                str(figures["evaluations"]),
+                *_cells(figures["seconds"], ".3f"),
+                *(_cells(faster, ".1f") if faster else [""] * 3),
+            ]
         )
-    )
-    return {
-        "parameters": size,
-        "flop_an_image": work,
-        "engines": {name: e.text for name, e in engines.items()},
-        "one_evaluation": by_count,
-        "pictures": drawn,
-        "samplers": {
-            name: {"own_us": own * 1e6, "network_us": whole * 1e6} for name, own, whole in costs
-        },
-    }
+    print("\n" + table(f"{PICTURES} pictures by|evaluations|s|min|max|× DDPM|min|max", rows))
+    return found
+
+
+def _measure_samplers(
+    model: UNet, engines: dict[str, Engine], args: argparse.Namespace
+) -> dict[str, dict[str, float]]:
+    """`overhead` beside the first engine; prints the table."""
+    name, engine = next(iter(engines.items()))
+    rows, found = [], {}
+    for sampler, own, whole in overhead(model, engine.run, args.steps, args.rounds):
+        rows.append([sampler, f"{own * 1e6:.0f}", f"{whole * 1e6:.0f}", f"{own / whole:.1%}"])
+        found[sampler] = {"own_us": own * 1e6, "network_us": whole * 1e6}
+    print("\n" + table(f"sampler|its own us / evaluation|{name} us / evaluation|share", rows))
+    return found
 
 
 if __name__ == "__main__":

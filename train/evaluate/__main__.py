@@ -15,22 +15,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm import Pipeline
-from ddpm.files import write_atomic
-from ddpm.pipeline import MAX_SEED
-from ddpm.samplers import BEST_GRIDS, BEST_SAMPLER
+from ddpm.files import check_writable, write_atomic
+from ddpm.samplers import SAMPLERS
+from ddpm.settings import MAX_SEED, Settings
 
 from ..data import DATASETS
+from ..processes import is_first, join_processes
 from ..publish import artefact
-from ..run import join_processes
 from . import figures, panel, sweep
-from .drawing import draw, is_first, is_pictures, labels_of, read_pictures
+from .drawing import draw, is_pictures, labels_of, read_pictures
 from .folder import BUILT_IN
 from .report import table
 from .yardstick import Sample, Yardstick
 
 SAMPLES, SEEDS, SWEPT = 10_000, 3, 2_000
 # How a model draws, labels apart, as it does unless told otherwise.
-HOW = {"sampler": BEST_SAMPLER, "steps": 20, "grid": None, "guidance": 0.0}
+HOW = {name: getattr(Settings, name) for name in ("sampler", "steps", "grid", "guidance")}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -214,9 +214,8 @@ def _check(args: argparse.Namespace, pictures: bool) -> None:
     if args.sweep and args.out is None:
         raise ValueError("--sweep needs --out FILE.jsonl, where it keeps what is done")
     for path in (args.out, args.plot):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            why = "it is a folder" if path.is_dir() else "its folder is not there"
-            raise ValueError(f"cannot write {path}: {why}")
+        if path is not None:
+            check_writable(path)
 
 
 def _refused(args: argparse.Namespace, pictures: bool) -> dict[str, str]:
@@ -254,7 +253,7 @@ def _draw(
         for name, default in HOW.items()
     }
     # By name: the table may change.
-    settings["grid"] = settings["grid"] or BEST_GRIDS.get(settings["sampler"])
+    settings["grid"] = settings["grid"] or SAMPLERS[settings["sampler"]].grid
     labelled = bool(pipeline.model.classes) and not args.unlabelled
     count, repetitions = args.samples or SAMPLES, args.seeds or SEEDS
     sets = []

@@ -11,16 +11,11 @@ import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 
-from ddpm import Pipeline
+from ddpm import Pipeline, Settings
 from ddpm.pipeline import MAX_PIXELS
 from ddpm.pixels import to_pixels
 
 _BATCH = {"cpu": 100, "cuda": 1000}
-
-
-def is_first() -> bool:
-    """Whether this process is the one that measures, prints and writes."""
-    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def draw(
@@ -45,7 +40,9 @@ def draw(
     pixels = torch.zeros(len(seeds), *shape, dtype=torch.uint8)
     for start in range(rank * height, len(seeds), height * world):
         rows = slice(start, start + height)
-        for frame in pipeline.stream(seeds=seeds[rows], labels=labels and labels[rows], **settings):
+        for frame in pipeline.stream(
+            Settings(seeds=seeds[rows], labels=labels and labels[rows], **settings)
+        ):
             last = frame
         pixels[rows] = to_pixels(last.x)
         progress(min(height * world, len(seeds) - (start - rank * height)))

@@ -10,9 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from ddpm import SAMPLERS, Pipeline
-from ddpm.files import write_atomic
-from ddpm.images import check_out
-from ddpm.pixels import grid, png
+from ddpm.files import check_writable, write_atomic
+from ddpm.pixels import png, sheet
 from ddpm.samplers import affordable_steps
 
 COLUMNS = (1, 2, 5, 10, 20, 50)
@@ -27,10 +26,10 @@ def gallery(pipeline: Pipeline, seeds: Sequence[int], *, scale: int = 2) -> Imag
     evaluations."""
     side = pipeline.model.size * scale
     wide, high = len(seeds) * side + _GAP, side + _GAP
-    sheet = Image.new(
+    board = Image.new(
         "RGB", (_LABEL + wide * len(COLUMNS), high * len(SAMPLERS) + 2 * _TEXT), "white"
     )
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
+    pen, font = ImageDraw.Draw(board), ImageFont.load_default(_TEXT)
     for column, budget in enumerate(COLUMNS):
         pen.text((_LABEL + wide * (column + 0.5), _TEXT), str(budget), "black", font, anchor="mm")
     for row, name in enumerate(tqdm(SAMPLERS, unit="sampler", leave=False)):
@@ -40,8 +39,8 @@ def gallery(pipeline: Pipeline, seeds: Sequence[int], *, scale: int = 2) -> Imag
             steps = affordable_steps(name, min(budget, pipeline.model.schedule.T))
             images = pipeline.sample(seeds=seeds, sampler=name, steps=steps)
             for k, x in enumerate(images.x):
-                sheet.paste(grid(x[None], scale=scale), (_LABEL + wide * column + k * side, top))
-    return sheet
+                board.paste(sheet(x[None], scale=scale), (_LABEL + wide * column + k * side, top))
+    return board
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = p.parse_args(argv)
     try:
-        check_out(args.out)
+        check_writable(args.out)
         if args.out.suffix.lower() != ".png":
             raise ValueError(f"cannot write {args.out}: name a .png")
         write_atomic(args.out, png(gallery(Pipeline.from_pretrained(args.model), args.seeds)))

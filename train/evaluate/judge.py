@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ddpm import hub
-from ddpm.files import write_atomic
+from ddpm.files import check_writable, write_atomic
 from ddpm.pixels import from_pixels
 
 from ..data import DATASETS, Data
@@ -108,6 +108,7 @@ def run(args: argparse.Namespace, command: str) -> None:
             raise ValueError(f"--{name} must be in 1..100,000, got {getattr(args, name)}")
     train, test = _real(args)
     out.mkdir(parents=True, exist_ok=True)
+    check_writable(out / hub.CONFIG)
     torch.manual_seed(args.seed)
     classifier = _kept(folder.classifier_of, hub.WEIGHTS, out, known)
     facts = known
@@ -115,7 +116,9 @@ def run(args: argparse.Namespace, command: str) -> None:
         channels, size = train.images.shape[1:3]
         classifier = fit(Classifier(channels, size, len(train.classes)), train, args.epochs)
         facts = _facts(args, classifier, train, test, command)
-    texture = _kept(lambda config: texture_net(config["channels"]).fold(), folder.TEXTURE, out, known)
+    texture = _kept(
+        lambda config: texture_net(config["channels"]).fold(), folder.TEXTURE, out, known
+    )
     networks = Networks(classifier, texture or _texture(args, train))
     kept = reference.measure(networks, train, test)
     contents = {

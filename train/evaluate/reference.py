@@ -17,22 +17,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save
 from torch import Tensor
-from torchvision import datasets
 from tqdm import tqdm
 
 from ..data import DATASETS, Data
+from ..processes import first_then_others
 from . import pixel_stats
 from .folder import Networks
 from .metrics import Statistics, nearest
 
 MOST = 10_000
 NEAR = 0.01  # a copy lies nearer to a training image than this share of the test images
-_TEST_SPLITS = {
-    "mnist": datasets.MNIST,
-    "fashion-mnist": datasets.FashionMNIST,
-    "kmnist": datasets.KMNIST,
-    "cifar10": datasets.CIFAR10,
-}
 
 
 class Reference(NamedTuple):
@@ -65,20 +59,11 @@ def vectors(networks: Networks, images: Tensor) -> dict[str, Tensor]:
 def real_images(dataset: str, root: Path, size: int | None = None) -> tuple[Data, Data]:
     """Training and test images. Of one's own (`folder`) every tenth is held out. Raises as the
     loaders of `data.py`."""
-    data = DATASETS[dataset](root, size)
-    if dataset in _TEST_SPLITS:
-        try:
-            found = _TEST_SPLITS[dataset](root, train=False)
-        except (
-            Exception
-        ) as error:  # a damaged file makes torchvision raise whatever its reader trips over
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise OSError(
-                f"the test images of {dataset} in {root} cannot be read: {reason}"
-            ) from error
-        pixels = torch.as_tensor(found.data)
-        images = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-        return data, Data(images, torch.as_tensor(found.targets), data.classes)
+    source = DATASETS[dataset]
+    with first_then_others():  # it may have to be downloaded
+        data = source.training(root, size)
+    if source.test is not None:
+        return data, source.test(root)
     held = torch.arange(len(data.images)) % 10 == 9
     train, test = (
         Data(data.images[part], data.labels[part], data.classes) for part in (~held, held)

@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from ddpm import SAMPLERS, Pipeline
 from ddpm.files import write_atomic
-from ddpm.samplers import BEST_GRIDS, affordable_steps, evaluations
+from ddpm.samplers import affordable_steps, evaluations
 
+from ..processes import is_first
 from . import panel, plot
-from .drawing import draw, is_first, labels_of
+from .drawing import draw, labels_of
 from .report import aligned
 from .yardstick import Sample, Yardstick
 
@@ -57,7 +58,7 @@ def cells(plan: Plan, pipeline: Pipeline) -> list[Cell]:
     for sampler in plan.samplers or SAMPLERS:
         if sampler not in SAMPLERS:
             raise ValueError(f"unknown sampler {sampler!r}; choose from {', '.join(SAMPLERS)}")
-        for grid in plan.grids or [BEST_GRIDS[sampler]]:
+        for grid in plan.grids or [SAMPLERS[sampler].grid]:
             for wanted in plan.wanted:
                 steps = affordable_steps(sampler, wanted)
                 pipeline.model.schedule.times(steps, grid)  # raises if it cannot be

@@ -16,9 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm.files import write_atomic
+from ddpm.files import check_writable, write_atomic
 from ddpm.pixels import png
 
+from ..command import command
 from ..data import DATASETS, Data
 from . import panel, reference
 from .damages import DAMAGES
@@ -142,26 +143,15 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@command("trial")
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 all seen, 1 not, 2 bad input or nowhere to write, 130 interrupted."""
     args = parser().parse_args(argv)
-    try:
-        return run(args)
-    except (ValueError, OSError) as error:
-        print(f"trial: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("trial: interrupted", file=sys.stderr)
-        return 130
-
-
-def run(args: argparse.Namespace) -> int:
-    """The trial as the options say. Raises ValueError or OSError with a line for the user."""
     if not 30 <= args.samples <= 10**6:
         raise ValueError(f"--samples must be in 30..{10**6:,}, got {args.samples}")
     for path in (args.out, args.picture):
-        if path is not None and not path.parent.is_dir():
-            raise ValueError(f"cannot write {path}: its folder is not there")
+        if path is not None:
+            check_writable(path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     yardstick = Yardstick.open(args.judge or BUILT_IN / args.dataset, args.data, device)
     if args.picture:

@@ -1,2 +1,1 @@
-"""What a finished run gives to others: the folder, its card, the layout of diffusers, the push to
-the Hub."""
+"""What others get of a finished run: a folder with a card, the layout of diffusers, a Hub repo."""

@@ -1,4 +1,4 @@
-"""What a finished run gives to others: a folder that can be uploaded to the Hub as it is."""
+"""What others get of a finished run: a folder that can be uploaded to the Hub as it is."""
 
 import os
 import shlex
@@ -7,18 +7,18 @@ from typing import Any
 
 from ddpm import Images, Pipeline, UNet, hub
 from ddpm.files import write_atomic
-from ddpm.pixels import gif, grid, png
+from ddpm.pixels import gif, png, sheet
 
 from ..data import Data
 from . import card
 
 
-def draw(model: UNet) -> Images:
-    """The same seeds at every call, so that pictures of one run can be compared."""
+def sample(model: UNet) -> Images:
+    """16 images of seeds 0..15, the same at every call, so that the pictures of a run compare."""
     return Pipeline(model).sample(seeds=range(16), steps=min(20, model.schedule.T))
 
 
-NO_HISTORY = {"commands": [], "images": 0, "minutes": 0.0}
+NO_HISTORY: dict[str, Any] = {"commands": [], "images": 0, "minutes": 0.0}
 
 
 def write(
@@ -33,33 +33,31 @@ def write(
 def contents(
     model: UNet, data: Data, settings: dict[str, Any], *, step: int, seconds: float
 ) -> dict[str, bytes]:
-    """The files that `write` writes, by name. Raises FloatingPointError if a weight is no finite
-    number."""
+    """The files that `write` writes, by name. Raises FloatingPointError if a weight is NaN or
+    infinite."""
     if not all(p.isfinite().all() for p in model.parameters()):
-        raise FloatingPointError(
-            f"the weights hold values that are no finite numbers (step {step})"
-        )
-    images = draw(model)
+        raise FloatingPointError(f"the weights contain NaN or infinite values (step {step})")
+    images = sample(model)
     made = history(settings, step=step, seconds=seconds)
+    classes = list(data.classes)
+    counts = data.labels.bincount(minlength=len(classes)).tolist()
     return {
-        "samples.png": png(images.grid()),
-        "samples.gif": gif([grid(frame.x) for frame in images.frames]),
+        "samples.png": png(images.sheet()),
+        "samples.gif": gif([sheet(frame.x) for frame in images.frames]),
         "README.md": card.write(model, data, settings, made, step=step, seconds=seconds).encode(),
         **hub.files(
             model,
             dataset=settings["dataset"],
-            class_names=list(data.classes) or None,
-            class_counts=data.labels.bincount(minlength=len(data.classes)).tolist()
-            if data.classes
-            else None,
+            class_names=classes or None,
+            class_counts=counts if classes else None,
             history=made,
         ),
     }
 
 
 def history(settings: dict[str, Any], *, step: int, seconds: float) -> dict[str, Any]:
-    """All that made the weights: the commands in order, images seen and minutes, with those of the
-    weights that the run started from (--init), as far as their config.json tells."""
+    """How the weights were made: the commands in order, images seen and minutes, including those of
+    the weights that the run started from (--init), as far as their config.json has them."""
     before = settings["before"]
     return {
         "commands": [*before["commands"], *settings["commands"]],

@@ -1,11 +1,10 @@
-"""The model card: what a model is, how to use it, how it was made. People may write around what is
-generated here.
+"""The model card: what a model is, how to use it, how it was made, and its measured figures.
 
 python -m train.publish.card RUN puts into the card of a run what `python -m train.evaluate --out
 RUN/evaluation.json` measured.
 
-Between the two markers stands what the program knows, and writes anew each time; all the rest
-belongs to people."""
+What stands between two markers is generated, and replaced each time. All other text belongs to the
+people who edit the card, and stays as it is."""
 
 import argparse
 import json
@@ -22,20 +21,17 @@ from ddpm import UNet, hub
 from ddpm.engine.cpus import available
 from ddpm.files import write_atomic
 
-from ..data import Data
+from ..command import command
+from ..data import DATASETS, Data
 from ..evaluate.report import described, judged, rows, verdict
 
 CARD, REPORT = "README.md", "evaluation.json"
-START = "<!-- generated: what stands between this line and the next such line is written anew by every push -->"
-END = "<!-- end of what is generated -->"
-NOWHERE = (
-    "PATH OR NAMESPACE/NAME OF THIS MODEL"  # stands where the address will be, until there is one
+START = (
+    "<!-- generated: what stands between this line and the next such line is written anew by "
+    "every push -->"
 )
-_ON_HUB = {
-    "mnist": "ylecun/mnist",
-    "fashion-mnist": "zalando-datasets/fashion_mnist",
-    "cifar10": "uoft-cs/cifar10",
-}
+END = "<!-- end of what is generated -->"
+NOWHERE = "PATH OR NAMESPACE/NAME OF THIS MODEL"  # stands for the address until there is one
 
 
 def write(
@@ -47,23 +43,25 @@ def write(
     step: int,
     seconds: float,
 ) -> str:
-    """The card of a run that took so many steps and seconds with these settings. history: all that
-    made the weights, before this run too, to the exact commands."""
+    """The card of a run that took `step` steps and `seconds` seconds with these settings.
+
+    history: how the weights were made, before this run too, to the exact commands."""
     dataset = settings["dataset"]
+    hub_name = DATASETS[dataset].hub
     front = ModelCardData(
-        license=None
-        if dataset == "folder"
-        else "mit",  # of their own pictures people decide themselves
+        # people decide about their own pictures themselves
+        license=None if dataset == "folder" else "mit",
         library_name="pytorch",
         pipeline_tag="unconditional-image-generation",
-        datasets=[_ON_HUB[dataset]] if dataset in _ON_HUB else None,
+        datasets=[hub_name] if hub_name else None,
         tags=["ddpm", "diffusion", dataset],
     )
-    labels = f"{model.classes} classes, or none" if model.classes else "no classes"
     seen = f"{step:,} steps, {step * settings['batch_size']:,} images, {seconds / 60:.1f} minutes"
     if settings["init"]:
-        seen += f"; with what it started from {history['images']:,} images, {history['minutes']:g} minutes"
-    parameters = sum(p.numel() for p in model.parameters())
+        seen += (
+            f"; with what it started from {history['images']:,} images, "
+            f"{history['minutes']:g} minutes"
+        )
     return f"""---
 {front.to_yaml()}
 ---
@@ -72,10 +70,27 @@ def write(
 
 {START}
 
+{_use(model)}
+{_making(model, len(data.images), settings, history["commands"], seen)}
+{END}
+
+## Limits
+
+It knows nothing but its training images. It was made for looking and learning, and not measured for
+any other use.
+"""
+
+
+def _use(model: UNet) -> str:
+    """What the model is, and the lines that sample from it."""
+    labels = f"{model.classes} classes, or none" if model.classes else "no classes"
+    parameters = sum(p.numel() for p in model.parameters())
+    return f"""\
 ![samples](samples.png)
 
-The way there, from noise: [samples.gif](samples.gif). A U-Net with {parameters / 1e6:.2f} M parameters that draws
-{model.size}×{model.size} images with {model.channels} channel{"s" if model.channels > 1 else ""} ({labels}).
+How they appear from noise: [samples.gif](samples.gif). A U-Net with {parameters / 1e6:.2f} M \
+parameters that generates {model.size}×{model.size} images with {model.channels} \
+channel{"s" if model.channels > 1 else ""} ({labels}).
 
 ## Use
 
@@ -86,18 +101,27 @@ from ddpm import Pipeline
 images = Pipeline.from_pretrained("{NOWHERE}").sample(seeds=range(16))
 images.save("samples.gif")
 ```
+"""
 
+
+def _making(
+    model: UNet, count: int, settings: dict[str, Any], commands: list[str], seen: str
+) -> str:
+    """How the model was made. count: of the training images. seen: how long it was trained."""
+    return f"""\
 ## How it was made
 
 ```
-{chr(10).join(history["commands"])}
+{chr(10).join(commands)}
 ```
 
 | | |
 |---|---|
-| data | {dataset}, {len(data.images):,} training images |
-| objective | {model.prediction}-prediction, {model.schedule.name} schedule, T = {model.schedule.T} |
-| network | width {model.width} × {model.mults}, {model.blocks} residual block(s) a level, attention {model.attention} |
+| data | {settings["dataset"]}, {count:,} training images |
+| objective | {model.prediction}-prediction, {model.schedule.name} schedule, \
+T = {model.schedule.T} |
+| network | width {model.width} × {model.mults}, {model.blocks} residual block(s) a level, \
+attention {model.attention} |
 | optimizer | AdamW, lr {settings["lr"]:g} (warm-up {settings["warmup"]} steps, then cosine to 0), \
 weight decay {settings["weight_decay"]:g}, gradient clip {settings["clip"]:g} |
 | batch | {settings["batch_size"]} |
@@ -105,24 +129,18 @@ weight decay {settings["weight_decay"]:g}, gradient clip {settings["clip"]:g} |
 | weights | exponential moving average ({settings["ema"]:g}, with warm-up), float32 |
 | hardware | {settings["hardware"]} |
 | software | torch {torch.__version__} |
-
-{END}
-
-## Limits
-
-It knows nothing but its training images. It was not made, or measured, for any use but looking and learning.
 """
 
 
-def for_hub(card: str, repo: str, report: dict[str, Any] | None, sha256: str) -> str:
-    """The card of a run, as it stands in this repo: with its address there, the way in for users of
-    diffusers, and what `python -m train.evaluate --out` reported, if it did. sha256: of the
+def for_hub(text: str, repo: str, report: dict[str, Any] | None, sha256: str) -> str:
+    """The card of a run as it is pushed to a repo: with its address there, how to use it with
+    diffusers, and the report of `python -m train.evaluate --out`, if there is one. sha256: of the
     weights.
 
-    Raises ValueError if the report is none of those, or of other weights.
+    Raises ValueError if it is no such report, or one of other weights.
     """
-    card = ModelCard(card.replace(NOWHERE, repo))
-    card.data.tags = [*dict.fromkeys([*(card.data.tags or []), "diffusers"])]
+    card = ModelCard(text.replace(NOWHERE, repo))
+    card.data["tags"] = [*dict.fromkeys([*(card.data.get("tags") or []), "diffusers"])]
     card.text = _insert(
         card.text,
         f"""Or with diffusers alone, without labels:
@@ -136,11 +154,12 @@ images = DDPMPipeline.from_pretrained("{repo}")(batch_size=16, num_inference_ste
     if report is not None:
         card.text = measured(card.text, report, sha256)
         dataset = report["judge"]["dataset"]
-        card.data.model_name = repo.split("/")[-1]
-        card.data.eval_results = [
+        known = DATASETS.get(dataset)
+        card.data["model_name"] = repo.split("/")[-1]
+        card.data["eval_results"] = [
             EvalResult(
                 task_type="unconditional-image-generation",
-                dataset_type=_ON_HUB.get(dataset, dataset),
+                dataset_type=(known and known.hub) or dataset,
                 dataset_name=dataset,
                 metric_type=name,
                 metric_value=round(value, 4),
@@ -154,10 +173,10 @@ images = DDPMPipeline.from_pretrained("{repo}")(batch_size=16, num_inference_ste
 
 
 def measured(card: str, report: dict[str, Any], sha256: str) -> str:
-    """The card with a section of what `python -m train.evaluate --out` reported, in place of an
+    """The card with a section of what `python -m train.evaluate --out` reported; it replaces an
     older one.
 
-    Raises ValueError if the report is none of those, or not of the weights with this sha256.
+    Raises ValueError if it is no such report, or not one of the weights with this sha256.
     """
     try:
         lines = [
@@ -182,8 +201,8 @@ def measured(card: str, report: dict[str, Any], sha256: str) -> str:
 |---|---|---|---|
 {chr(10).join(judges)}
 
-Other figures, beside what as many real images of {report["judge"]["dataset"]} score: test images, which are the floor, and
-training images.
+Other figures, beside the same figures for as many real images of {report["judge"]["dataset"]}: test \
+images and training images.
 
 | | this model | test images | training images |
 |---|---|---|---|
@@ -191,7 +210,7 @@ training images.
 """
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"it is no report of `python -m train.evaluate --out` ({_line(error)})"
+            f"it is not a report of `python -m train.evaluate --out` ({_line(error)})"
         ) from error
     if report.get("weights_sha256") != sha256:
         raise ValueError(
@@ -213,11 +232,9 @@ def renewed(old: str, new: str) -> str:
     read."""
     try:
         before, after = ModelCard(old), ModelCard(new)
-    except (
-        Exception
-    ) as error:  # whatever YAML and the card's own checks raise for what people typed
+    except Exception as error:  # YAML and the card's own checks raise almost anything
         raise ValueError(
-            f"the front matter of the README.md there cannot be read ({_line(error)}): mend it"
+            f"the front matter of the README.md there cannot be read ({_line(error)}): correct it"
         ) from error
     theirs, ours = _generated(before.text), _generated(after.text)
     if ours is not None and theirs is not None:
@@ -238,18 +255,19 @@ def hardware(device: torch.device) -> str:
 
 
 def _generated(text: str) -> str | None:
-    """The section between the markers, with them; None if there is none."""
+    """The part between the markers, including them; None if there are none."""
     found = re.search(f"^{re.escape(START)}.*?^{re.escape(END)}", text, re.DOTALL | re.MULTILINE)
     return found[0] if found else None
 
 
 def _insert(text: str, section: str) -> str:
-    """Puts a section where figures stand, before how it was made. A card without the markers gets
+    """Puts a section before the figures and before how it was made. A card without the markers gets
     them at its end."""
     ours = _generated(text)
-    if ours is None:  # a card of older days, or somebody's own
+    if ours is None:  # made by an older version, or written by somebody
         return f"{text.rstrip()}\n\n{START}\n\n{section}\n{END}\n"
-    here = re.search(f"\n## (Measured|How it was made)\n|\n{re.escape(END)}", ours).start()
+    found = re.search("\n## (Measured|How it was made)\n", ours)
+    here = found.start() if found else len(ours) - len(END) - 1
     return text.replace(ours, f"{ours[:here]}\n{section}{ours[here:]}")
 
 
@@ -257,25 +275,23 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
+@command("card")
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, 2 bad input or nowhere to write."""
+    """Exit code: 0 done, 2 bad input or nowhere to write, 130 interrupted."""
     p = argparse.ArgumentParser(
         "python -m train.publish.card",
-        description="Put what python -m train.evaluate --out "
-        f"RUN/{REPORT} measured into RUN/{CARD} (python -m train.publish.push does so by itself)",
+        description=f"Put what python -m train.evaluate --out RUN/{REPORT} measured into RUN/{CARD}"
+        " (python -m train.publish.push does so by itself)",
     )
     p.add_argument("run", metavar="RUN", type=Path, help="the folder that `python -m train` wrote")
     run = p.parse_args(argv).run
+    sha256 = hub.load(run).config["sha256"]
     try:
-        sha256 = hub.load(run).config["sha256"]
-        report, card = (
-            json.loads((run / REPORT).read_bytes()),
-            (run / CARD).read_text(encoding="utf-8"),
-        )
-        write_atomic(run / CARD, measured(card, report, sha256).encode())
-    except (ValueError, OSError) as error:
-        print(f"card: {error}", file=sys.stderr)
-        return 2
+        report = json.loads((run / REPORT).read_bytes())
+    except RecursionError as error:
+        raise ValueError(f"{run / REPORT} is not a report") from error
+    card = (run / CARD).read_text(encoding="utf-8")
+    write_atomic(run / CARD, measured(card, report, sha256).encode())
     return 0
 
 

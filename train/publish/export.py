@@ -1,10 +1,9 @@
-"""python -m train.publish.export: the same network in the layout of diffusers, for people who use
-that library.
+"""python -m train.publish.export: the same network in the layout of diffusers, for its users.
 
-`DDPMPipeline.from_pretrained(DIR)` draws with it, and draws what ours draws from the same noise.
-Their pipeline knows no labels, so the "no label" embedding, which is added to that of the time, is
-folded into the bias of the layer before. Nothing of diffusers is needed to write this;
-`tests/test_export.py` opens it there."""
+`DDPMPipeline.from_pretrained(DIR)` samples with it, and gives the images that this program gives
+for the same noise. That pipeline has no labels, so the embedding of "no label", which is added to
+that of the time, is folded into the bias of the layer before it. Writing needs no diffusers;
+`tests/test_export.py` opens the result there."""
 
 import argparse
 import json
@@ -17,9 +16,12 @@ from torch import Tensor, nn
 
 from ddpm import SCHEDULES, UNet, hub
 from ddpm.files import write_atomic
+from ddpm.pixels import LIMIT
 from ddpm.unet import Downsample, ResidualBlock
 
-_VERSION = "0.35.0"  # of diffusers, the oldest that is tested with
+from ..command import command
+
+_VERSION = "0.35.0"  # of diffusers, the oldest that is tested
 _RESIDUAL = {
     "norm1": "norm1",
     "conv1": "conv1",
@@ -29,7 +31,7 @@ _RESIDUAL = {
     "shortcut": "conv_shortcut",
 }
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
-_PREDICTIONS = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}
+PREDICTIONS = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}
 
 
 def layout(model: UNet) -> dict[str, bytes]:
@@ -102,9 +104,8 @@ def names_in_diffusers(model: UNet) -> dict[str, str]:
 
     for side, per_level in (("down", model.blocks), ("up", model.blocks + 1)):
         for i, block in enumerate(getattr(model, side)):
-            level, k = divmod(
-                i, per_level + 1
-            )  # the residual blocks of a level, then its Down- or Upsample
+            # the residual blocks of a level, then its Down- or Upsample
+            level, k = divmod(i, per_level + 1)
             place(f"{side}.{i}", block, f"{side}_blocks.{level}", k)
     for i, block in enumerate(model.middle):
         place(f"middle.{i}", block, "mid_block", i)
@@ -112,7 +113,7 @@ def names_in_diffusers(model: UNet) -> dict[str, str]:
 
 
 def _weights(model: UNet) -> dict[str, Tensor]:
-    """All weights but those of the labels under their names there, float32 on the CPU."""
+    """The weights, without those of the labels, by their names in diffusers; float32 on the CPU."""
     names, weights = names_in_diffusers(model), {}
     for name, weight in model.state_dict().items():
         module, kind = name.rsplit(".", 1)
@@ -122,32 +123,27 @@ def _weights(model: UNet) -> dict[str, Tensor]:
 
 
 def _scheduler(model: UNet) -> dict[str, Any]:
-    """Our schedule and prediction as DDPMScheduler's, in settings that other schedulers there take
-    over."""
+    """The configuration of a DDPMScheduler with the model's schedule and prediction. Other
+    schedulers of diffusers understand it too."""
     schedule = model.schedule
-    betas = {
-        "cosine": {"beta_schedule": "squaredcos_cap_v2"},
-        "linear": {
-            "beta_schedule": "linear",
-            "beta_start": 0.1 / schedule.T,
-            "beta_end": 20 / schedule.T,
-        },
-    }[schedule.name]
-    if betas.get("beta_end", 0) > 0.999:  # ours are capped there, theirs are not
+    betas: dict[str, Any] = {"beta_schedule": "squaredcos_cap_v2"}
+    if schedule.name == "linear":
+        T = schedule.T
+        betas = {"beta_schedule": "linear", "beta_start": 0.1 / T, "beta_end": 20 / T}
+    if betas.get("beta_end", 0) > 0.999:  # here they are capped at 0.999, in diffusers not
         betas = {"trained_betas": SCHEDULES[schedule.name](schedule.T).tolist()}
     return {
         "_class_name": "DDPMScheduler",
         "_diffusers_version": _VERSION,
         "num_train_timesteps": schedule.T,
         **betas,
-        "prediction_type": _PREDICTIONS[model.prediction],
+        "prediction_type": PREDICTIONS[model.prediction],
         "variance_type": "fixed_small",
         "timestep_spacing": "trailing",  # what is called `uniform` here
-        # Thresholding at 1 is clipping to [-1, 1], and unlike clip_sample it is known to
-        # DPMSolverMultistepScheduler.
+        # As our denoiser clips. DPMSolverMultistepScheduler knows only thresholding, which would
+        # shrink what reaches beyond 1: it goes without.
         "clip_sample": True,
-        "thresholding": True,
-        "sample_max_value": 1.0,
+        "clip_sample_range": LIMIT,
     }
 
 
@@ -155,28 +151,24 @@ def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
+@command("export")
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, 2 bad input or nowhere to write."""
+    """Exit code: 0 done, 2 bad input or nowhere to write, 130 interrupted."""
     p = argparse.ArgumentParser(
         "python -m train.publish.export",
         description="Write a model in the layout of diffusers: "
-        "DDPMPipeline.from_pretrained(DIR) then draws with it, without labels.",
+        "DDPMPipeline.from_pretrained(DIR) then samples with it, without labels.",
     )
     p.add_argument(
         "model", metavar="RUN", help="folder of a run, built-in weights by name, or a Hub repo"
     )
     p.add_argument("dir", metavar="DIR", type=Path, help="folder to write to, new or empty")
     args = p.parse_args(argv)
-    try:
-        if args.dir.exists() and (not args.dir.is_dir() or any(args.dir.iterdir())):
-            raise ValueError(f"{args.dir} exists and is not an empty folder: choose another")
-        files = layout(hub.load(args.model).model)
-        for name, content in files.items():
-            (args.dir / name).parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(args.dir / name, content)
-    except (ValueError, OSError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 2
+    if args.dir.exists() and (not args.dir.is_dir() or any(args.dir.iterdir())):
+        raise ValueError(f"{args.dir} exists and is not an empty folder: choose another")
+    for name, content in layout(hub.load(args.model).model).items():
+        (args.dir / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(args.dir / name, content)
     print(f'{args.dir}: for DDPMPipeline.from_pretrained("{args.dir}")')
     return 0
 

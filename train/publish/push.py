@@ -1,8 +1,8 @@
 """python -m train.publish.push: a run to the Hub, as one commit or not at all.
 
-What is already there is not sent again, so that the same push twice makes no second commit, and one
-that broke off goes on where it was. The token is found by huggingface_hub (`hf auth login`,
-HF_TOKEN, or OIDC in CI) and never seen here."""
+What is already there is not sent again. So the same push twice makes no second commit, and a push
+that was interrupted continues where it stopped. huggingface_hub finds the token (`hf auth login`,
+HF_TOKEN, or OIDC in CI); this code never sees it."""
 
 import argparse
 import hashlib
@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
-from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
+from huggingface_hub import CommitOperationAdd, HfApi, ModelInfo, constants, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -32,51 +32,44 @@ from tqdm import tqdm
 
 from ddpm import hub
 
+from ..command import command
 from . import card, export
 from .card import CARD, REPORT
 
+T = TypeVar("T")
 METRICS = "metrics.jsonl"
 PICTURES = ("samples.png", "samples.gif")
-_WAITS = (
-    1,
-    2,
-    4,
-)  # seconds before each new try, unless the Hub names a time; huggingface_hub itself waits as well
+_WAITS = (1, 2, 4)  # seconds before each new try, unless the Hub names a time
 _LONGEST_WAIT = 60
 _BROKEN = (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError)
 
 
 class Pushed(NamedTuple):
-    """Where the files are now; new is False if all of them were there already."""
+    """The address of the commit; new is False if all files were there already."""
 
     url: str
     new: bool
 
 
 def published(run: Path) -> dict[str, bytes]:
-    """What a push of this folder sends, by name, but for the card's last touches.
+    """What a push of this folder sends, by name. `push` adds to the card what depends on the repo.
 
-    The weights are loaded first, strictly: what nobody could pull is not pushed. Raises ValueError
-    or OSError."""
+    The weights are loaded first, strictly: a model that nobody could load is not pushed. Raises
+    ValueError or OSError."""
     if not run.is_dir():
         raise ValueError(f"{run} is not a folder that `python -m train` wrote")
     model = hub.load(run).model
     missing = [name for name in (CARD, *PICTURES) if not (run / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{run} lacks {', '.join(missing)}: the run is not finished")
-    names = [
-        hub.CONFIG,
-        hub.WEIGHTS,
-        CARD,
-        *PICTURES,
-        *(n for n in (METRICS, REPORT) if (run / n).is_file()),
-    ]
+    optional = [name for name in (METRICS, REPORT) if (run / name).is_file()]
+    names = [hub.CONFIG, hub.WEIGHTS, CARD, *PICTURES, *optional]
     return {name: (run / name).read_bytes() for name in names} | export.layout(model)
 
 
 def check(repo: str, *, private: bool = False) -> None:
-    """Makes the repo if it is not there, before anybody trains for hours in vain. Raises ValueError
-    or OSError."""
+    """Creates the repo if it is not there, so that missing rights show before hours of training.
+    Raises ValueError or OSError."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError("where to push to must be NAMESPACE/NAME, as in ada/digits")
     with _one_line(repo):
@@ -96,13 +89,13 @@ def push(
     tag: str | None = None,
     show: bool = True,
 ) -> Pushed:
-    """Brings the repo, which is made if need be, to where it has these files: one commit, or none
-    if it has them.
+    """Commits these files to the repo, which is created if it is not there: one commit, or none if
+    it has them already.
 
     Args:
-        files: content by path in the repo. README.md is merged into the card there, evaluation.json
-            into that.
-        revision: a branch, made if need be. tag: a name for the commit. show: a progress bar.
+        files: content by path in the repo. README.md is merged into the card there, and the figures
+            of evaluation.json into README.md.
+        revision: a branch, created if need be. tag: a name for the commit. show: a progress bar.
 
     Raises ValueError or OSError with one line that says what to do.
     """
@@ -112,81 +105,86 @@ def push(
         report = json.loads(files[REPORT]) if REPORT in files else None
         sha256 = json.loads(files[hub.CONFIG])["sha256"]
         files[CARD] = card.for_hub(files[CARD].decode(), repo, report, sha256).encode()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{REPORT} or {CARD} cannot be used: {error}") from error
-    operations: dict[
-        str, CommitOperationAdd
-    ] = {}  # kept between tries: they remember what was sent
     with _one_line(repo):
         if revision:
             _patiently(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
         with tqdm(unit="B", unit_scale=True, desc="sending", disable=not show, leave=False) as bar:
-            pushed = _patiently(lambda: _commit(api, files, repo, revision, tag, operations, bar))
-    return pushed
+            return _patiently(_Commit(files, repo, revision, tag, bar).attempt)
 
 
-def _commit(
-    api: HfApi,
-    files: dict[str, bytes],
-    repo: str,
-    revision: str | None,
-    tag: str | None,
-    operations: dict[str, CommitOperationAdd],
-    bar: tqdm,
-) -> Pushed:
-    """One try: look what is there, send what differs, commit it."""
-    there = api.model_info(repo, revision=revision, files_metadata=True)
-    known = {
-        file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id
-        for file in there.siblings or ()
-    }
-    if CARD in known:
-        theirs = Path(api.hf_hub_download(repo, CARD, revision=there.sha)).read_text(
-            encoding="utf-8"
-        )
-        files = files | {CARD: card.renewed(theirs, files[CARD].decode()).encode()}
-    differ = {
-        name: content
-        for name, content in files.items()
-        if known.get(name) not in (hashlib.sha256(content).hexdigest(), git_hash(content))
-    }
-    tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo).tags} if tag else {}
-    if tag in tags and (differ or tags[tag] != there.sha):
-        raise ValueError(
-            f"{repo} has a tag {tag} already, at commit {tags[tag][:7]}: choose another"
-        )
+class _Commit:
+    """One commit of files to a repo. It may be attempted again: what was sent is not sent twice."""
 
-    commit = there.sha
-    if differ:
-        bar.total = sum(map(len, differ.values()))
+    def __init__(
+        self, files: dict[str, bytes], repo: str, revision: str | None, tag: str | None, bar: tqdm
+    ) -> None:
+        self.api, self.files, self.repo = HfApi(), files, repo
+        self.revision, self.tag, self.bar = revision, tag, bar
+        self.operations: dict[str, CommitOperationAdd] = {}  # they know what was sent
+
+    def attempt(self) -> Pushed:
+        """Looks at what is there, sends what differs, commits it."""
+        there = self.api.model_info(self.repo, revision=self.revision, files_metadata=True)
+        differ = self._differing(there)
+        refs = self.api.list_repo_refs(self.repo).tags if self.tag else []
+        tags = {ref.name: ref.target_commit for ref in refs}
+        if self.tag in tags and (differ or tags[self.tag] != there.sha):
+            raise ValueError(
+                f"{self.repo} has a tag {self.tag} already, at commit {tags[self.tag][:7]}: "
+                "choose another"
+            )
+        commit = self._send(differ, there.sha) if differ else there.sha
+        if self.tag and self.tag not in tags:
+            self.api.create_tag(self.repo, tag=self.tag, revision=commit)
+        return Pushed(f"{constants.ENDPOINT}/{self.repo}/commit/{commit}", bool(differ))
+
+    def _differing(self, there: ModelInfo) -> dict[str, bytes]:
+        """The files that the repo does not have, or has otherwise; the card merged with the one
+        there."""
+        known = {
+            file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id
+            for file in there.siblings or ()
+        }
+        files = dict(self.files)
+        if CARD in known:
+            path = self.api.hf_hub_download(self.repo, CARD, revision=there.sha)
+            theirs = Path(path).read_text(encoding="utf-8")
+            files[CARD] = card.renewed(theirs, files[CARD].decode()).encode()
+        return {
+            name: content
+            for name, content in files.items()
+            if known.get(name) not in (hashlib.sha256(content).hexdigest(), git_hash(content))
+        }
+
+    def _send(self, differ: dict[str, bytes], parent: str | None) -> str:
+        """Uploads these files and commits them on top of parent. Returns the new commit."""
         for name, content in differ.items():
-            if name not in operations or operations[name].path_or_fileobj != content:
-                operations[name] = CommitOperationAdd(name, content)
-        chosen = [operations[name] for name in sorted(differ)]
-        bar.reset(bar.total)
-        for (
-            operation
-        ) in chosen:  # one by one, for the bar; small files only go with the commit itself
-            api.preupload_lfs_files(repo, [operation], revision=revision, free_memory=False)
-            bar.update(operation.upload_info.size)
-        # On top of what was looked at: if somebody edits the card right now, the Hub refuses, and
-        # we look again.
-        info = api.create_commit(
-            repo,
+            kept = self.operations.get(name)
+            if kept is None or kept.path_or_fileobj != content:
+                self.operations[name] = CommitOperationAdd(name, content)
+        chosen = [self.operations[name] for name in sorted(differ)]
+        self.bar.reset(sum(map(len, differ.values())))
+        for operation in chosen:  # one by one, for the bar; small files go with the commit itself
+            self.api.preupload_lfs_files(
+                self.repo, [operation], revision=self.revision, free_memory=False
+            )
+            self.bar.update(operation.upload_info.size)
+        # With its parent named, the Hub refuses if somebody has edited the card in between; then
+        # the next attempt looks at it again.
+        return self.api.create_commit(
+            self.repo,
             chosen,
             commit_message="Weights, configuration, card and pictures",
-            revision=revision,
-            parent_commit=there.sha,
-        )
-        commit = info.oid
-    if tag and tag not in tags:
-        api.create_tag(repo, tag=tag, revision=commit)
-    return Pushed(f"{constants.ENDPOINT}/{repo}/commit/{commit}", bool(differ))
+            revision=self.revision,
+            parent_commit=parent,
+        ).oid
 
 
-def _patiently(attempt: Callable[[], Any]) -> Any:
-    """The result of attempt, tried again where the connection broke or the Hub is busy; what was
-    sent stays sent."""
+def _patiently(attempt: Callable[[], T]) -> T:
+    """The result of attempt. If the connection breaks or the Hub is busy, it is tried again, after
+    a wait, three times."""
     for wait in (*_WAITS, None):
         try:
             return attempt()
@@ -198,14 +196,13 @@ def _patiently(attempt: Callable[[], Any]) -> Any:
             )
             if wait is None or not passing or not isinstance(cause, _BROKEN):
                 raise
-            told = answer.headers.get("Retry-After", "") if answer is not None else ""
-            time.sleep(min(int(told), _LONGEST_WAIT) if told.isdecimal() else wait)
+            named = answer.headers.get("Retry-After", "") if answer is not None else ""
+            time.sleep(min(int(named), _LONGEST_WAIT) if named.isdecimal() else wait)
     raise AssertionError("unreachable")
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What is at the bottom of a RuntimeError with which huggingface_hub wraps the error of an
-    upload."""
+    """The original error, where huggingface_hub has wrapped that of an upload in RuntimeErrors."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -213,8 +210,8 @@ def _cause(error: BaseException) -> BaseException:
 
 @contextmanager
 def _one_line(repo: str) -> Iterator[None]:
-    """Turns whatever huggingface_hub raises into a ValueError or OSError of one line that says what
-    to do."""
+    """Turns what huggingface_hub raises into a ValueError or OSError: one line that says what to
+    do."""
     try:
         yield
     except (HFValidationError, OIDCError, RuntimeError, *_BROKEN) as error:
@@ -229,8 +226,8 @@ def _one_line(repo: str) -> Iterator[None]:
             ) from error
         if status == 403:
             raise ValueError(
-                f"this token may not write to {repo}: name a repo of your own, or run `hf auth login` "
-                "with a token that may write there"
+                f"this token may not write to {repo}: name a repo of your own, or run "
+                "`hf auth login` with a token that may write there"
             ) from error
         if status == 404 or isinstance(cause, RepositoryNotFoundError):
             raise ValueError(
@@ -246,16 +243,17 @@ def _one_line(repo: str) -> Iterator[None]:
 
 
 class Background:
-    """Pushes of a run that goes on: from a thread of its own, one at a time. What fails is told;
-    training goes on."""
+    """Pushes while training goes on: in a thread, one at a time. A push that fails prints one line
+    and stops nothing."""
 
     def __init__(self, repo: str, minutes: float | None) -> None:
         """minutes: how often; None: never."""
         self.repo, self.every = repo, None if minutes is None else 60 * minutes
-        self.last, self.thread = time.monotonic(), None
+        self.last = time.monotonic()
+        self.thread: threading.Thread | None = None
 
     def due(self) -> bool:
-        """Whether it is time, and the push before has ended."""
+        """Whether it is time for a push, and the one before has ended."""
         return (
             self.every is not None
             and time.monotonic() - self.last >= self.every
@@ -269,18 +267,19 @@ class Background:
         self.thread.start()
 
     def finish(self) -> None:
-        """Waits for the push that is on its way."""
+        """Waits for the push that is running, if one is."""
         if self.thread:
             self.thread.join()
 
     def _work(self, make: Callable[[], dict[str, bytes]]) -> None:
         try:
-            said = f"pushed: {push(make(), self.repo, show=False).url}"
+            line = f"pushed: {push(make(), self.repo, show=False).url}"
         except (ValueError, OSError, FloatingPointError) as error:
-            said = f"train: not pushed, training goes on: {error}"
-        tqdm.write(said, file=sys.stderr)
+            line = f"train: not pushed, training goes on: {error}"
+        tqdm.write(line, file=sys.stderr)
 
 
+@command("push", interrupted="interrupted; nothing on the Hub has changed")
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 bad input or no way to the Hub, 130 interrupted."""
     p = argparse.ArgumentParser(
@@ -298,21 +297,10 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--revision", metavar="BRANCH", help="push to this branch instead of main")
     p.add_argument("--tag", metavar="NAME", help="give the commit a name, as in v1")
     args = p.parse_args(argv)
-    try:
-        disable_progress_bars()  # ours tells all
-        pushed = push(
-            published(args.run),
-            args.repo,
-            private=args.private,
-            revision=args.revision,
-            tag=args.tag,
-        )
-    except (ValueError, OSError) as error:
-        print(f"push: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("push: interrupted; nothing on the Hub has changed", file=sys.stderr)
-        return 130
+    disable_progress_bars()  # there is one of our own
+    pushed = push(
+        published(args.run), args.repo, private=args.private, revision=args.revision, tag=args.tag
+    )
     print(pushed.url if pushed.new else f"{pushed.url} has all of this already")
     return 0
 

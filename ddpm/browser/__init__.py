@@ -1,0 +1,132 @@
+"""The model in the visitor's own browser: one page with the weights, the engine and the player in
+it, which draws without a server and without a network."""
+
+import base64
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save
+
+from ..hub import ARCHITECTURE
+from ..pipeline import GOLDEN, Pipeline
+from ..pixels import FRAME_MS, GAP, LAST_MS, LIMIT
+from ..player import SCRIPT
+from ..samplers import SAMPLERS
+from ..settings import MAX_SEED, Settings
+from .walks import walk
+
+PAGE_BYTES = 3_000_000  # that can be mailed, and opened on a phone
+STEPS = (*range(1, 21), 25, 30, 40, 50)  # the walks that are in a page
+_HERE = Path(__file__).parent
+_WORKER = ("random.js", "walk.js", "unet.js", "model.js", "worker.js")
+_SPACE = """---
+title: {title}
+emoji: 🌫️
+colorFrom: gray
+colorTo: blue
+sdk: static
+app_file: index.html
+short_description: A diffusion model that draws in your own browser
+license: mit
+tags:
+  - diffusion
+  - ddpm
+---
+
+# {title}
+
+A denoising diffusion model, in one page: weights, engine and player. It draws in the visitor's own
+browser; there is no server behind it. `index.html` can be saved, mailed and opened offline.
+"""
+
+
+def page(pipeline: Pipeline) -> bytes:
+    """An HTML page that draws with the pipeline's model, whole in itself: nothing is fetched.
+
+    Raises ValueError if the model is too large for a page of PAGE_BYTES.
+    """
+    title = _title(pipeline)
+    facts, data = _model(pipeline)
+    parts = {
+        "title": title,
+        "style": _read("page.css"),
+        "player": SCRIPT,
+        "worker": "\n".join(map(_read, _WORKER)),
+        "page": "\n".join(map(_read, ("gif.js", "engine.js", "page.js"))),
+        "facts": json.dumps(facts).replace("<", r"\u003c"),
+        "kernels": base64.b64encode((_HERE / "kernels.wasm").read_bytes()).decode(),
+        "data": base64.b64encode(data).decode(),
+    }
+    text = _read("page.html")
+    for name, part in parts.items():
+        text = text.replace(f"<!-- {name} -->", part)
+    made = text.encode()
+    if len(made) > PAGE_BYTES:
+        count = sum(p.numel() for p in pipeline.model.state_dict().values())
+        raise ValueError(
+            f"a page with this model's {count:,} parameters would have {len(made) / 1e6:.1f} MB, "
+            f"more than {PAGE_BYTES / 1e6:.0f} MB: serve it with app.py, or train a smaller one"
+        )
+    return made
+
+
+def static_space(pipeline: Pipeline) -> dict[str, bytes]:
+    """The files of a static Space by name: the page, and the README that says it is one.
+
+    Raises ValueError as `page` does."""
+    card = _SPACE.format(title=_title(pipeline))
+    return {"index.html": page(pipeline), "README.md": card.encode()}
+
+
+def _model(pipeline: Pipeline) -> tuple[dict[str, Any], bytes]:
+    """What the page is told about its model; and all walks (float32), followed by the weights
+    (safetensors, float16), compressed."""
+    model = pipeline.model
+    # In float16 a pixel changes by less than half a gray level: ddpm/browser/README.md.
+    weights = save({name: p.half().cpu().contiguous() for name, p in model.state_dict().items()})
+    names = [name for name in ("class_names", "class_counts") if name in pipeline.config]
+    config = {name: getattr(model, name) for name in ARCHITECTURE}
+    config |= {name: pipeline.config[name] for name in names}
+    config |= {
+        "schedule": {"name": model.schedule.name, "T": model.schedule.T},
+        "sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    steps = [n for n in STEPS if n <= model.schedule.T]
+    tables = {
+        name: [walk(model.schedule, Settings((0,), sampler=name, steps=n)) for n in steps]
+        for name in SAMPLERS
+    }
+    facts = {
+        "config": config,
+        "weights_bytes": len(weights),
+        "steps": steps,
+        "walks": {
+            name: [[len(table) - 1, table.shape[1]] for table in walks]
+            for name, walks in tables.items()
+        },
+        "sampler": Settings((0,)).sampler,
+        "limit": LIMIT,
+        "golden": GOLDEN,
+        "max_seed": MAX_SEED,
+        "gap": GAP,
+        "frame_ms": FRAME_MS,
+        "last_ms": LAST_MS,
+    }
+    numbers = np.concatenate([table.ravel() for walks in tables.values() for table in walks])
+    return facts, gzip.compress(numbers.astype("<f4").tobytes() + weights, mtime=0)
+
+
+def _title(pipeline: Pipeline) -> str:
+    return (
+        "From noise to digits"
+        if pipeline.config.get("dataset") == "mnist"
+        else "From noise to images"
+    )
+
+
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")

@@ -1,0 +1,254 @@
+"""What the page can do: walks come back as films to play.
+
+A task is a plain value, so it may be sent to another process. `films` yields the same film again
+and again, a little longer each time; whoever stops listening stops the work at the next step. A
+film is plain data (see ddpm/player).
+"""
+
+import io
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from PIL import Image
+from torch import Tensor
+
+from ..frames import Frame, pick_frames
+from ..pipeline import Pipeline
+from ..pixels import from_picture
+from ..player import Walk, film
+from ..settings import Settings, Start
+from .requests import LADDER
+
+REFERENCE = "dpm++2m", 1000  # the sampler and steps that walks are compared with
+FORWARD_MOMENTS = 40
+SHOW_EVERY = 0.05  # seconds: a film is shown (and can be stopped) about this often
+
+Film = dict[str, Any]
+
+
+class Task(Protocol):
+    """Something that the page can show."""
+
+    @property
+    def work(self) -> int:
+        """Network evaluations times images, in all."""
+
+    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+        """The film so far, again and again; the last one is complete."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """One walk from noise."""
+
+    settings: Settings
+
+    @property
+    def work(self) -> int:
+        """As in `Task`."""
+        return self.settings.work
+
+    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+        """As in `Task`."""
+        yield from _shown([_Running(pipeline, self.settings)])
+
+
+@dataclass(frozen=True)
+class Compare:
+    """The same noise through several samplers, in step; then how far each ends from a walk of a
+    thousand steps."""
+
+    rivals: Sequence[Settings]
+
+    @property
+    def work(self) -> int:
+        """As in `Task`; the walk of a thousand steps too."""
+        return sum(each.work for each in self.rivals) + reference(self.rivals[0]).work
+
+    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+        """As in `Task`."""
+        running = [
+            _Running(pipeline, each, title=f"{each.sampler} · {_steps(each.steps)}")
+            for each in self.rivals
+        ]
+        yield from _shown(running, then=lambda: _distances(pipeline, running))
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The same noise in 1, 2, 5, … steps: what a step buys."""
+
+    settings: Settings
+
+    @property
+    def work(self) -> int:
+        """As in `Task`; the walk of a thousand steps too."""
+        walks = [replace(self.settings, steps=steps) for steps in LADDER]
+        return sum(each.work for each in (*walks, reference(self.settings)))
+
+    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+        """As in `Task`."""
+        running = [
+            _Running(pipeline, replace(self.settings, steps=steps), title=_steps(steps))
+            for steps in LADDER
+            if steps <= pipeline.model.schedule.T
+        ]
+        yield from _shown(running, then=lambda: _distances(pipeline, running))
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A picture (a PNG) with ever less noise, and what the network sees in it at each moment."""
+
+    picture: bytes
+    seed: int
+
+    @property
+    def work(self) -> int:
+        """As in `Task`."""
+        return FORWARD_MOMENTS
+
+    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+        """As in `Task`; this one is short, and comes whole."""
+        T, moments = pipeline.model.schedule.T, FORWARD_MOMENTS
+        times = [T * (1 - k / moments) for k in range(moments + 1)]
+        walk = Walk([self.seed], [None], len(times))
+        x0 = as_images(pipeline, self.picture)
+        for frame in pipeline.forward(x0, seeds=[self.seed], times=times):
+            walk.add(frame)
+        yield film([walk], _new_id(), rest=moments * 2 // 5)
+
+
+@dataclass(frozen=True)
+class Denoise:
+    """The way back from a picture (a PNG) with noise up to time t: what is left of the walk."""
+
+    picture: bytes
+    t: float
+    settings: Settings
+
+    @property
+    def work(self) -> int:
+        """As in `Task`, if it were the whole way."""
+        return self.settings.work
+
+    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+        """As in `Task`."""
+        start = Start(as_images(pipeline, self.picture), self.t)
+        settings = replace(self.settings, start=start)
+        yield from _shown([_Running(pipeline, settings, title=f"from t = {self.t:.0f}")])
+
+
+class _Running:
+    """A walk on its way: the stream, what is kept of it, and the seconds it has taken."""
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, title: str = "") -> None:
+        self.settings, self.taken, self.seconds = settings, 0, 0.0
+        self.total = len(settings.times(pipeline.model.schedule))
+        self.picked = pick_frames(self.total)
+        self.stream = pipeline.stream(settings)
+        names = pipeline.names(settings)
+        self.walk = Walk(settings.seeds, names, len(self.picked), title=title)
+        self.last: Frame | None = None
+
+    @property
+    def share(self) -> float:
+        """How much of the way is done, 0..1."""
+        return self.taken / self.total
+
+    def step(self) -> None:
+        """Takes one step, and keeps its frame if it will be shown."""
+        started = time.perf_counter()
+        self.last = next(self.stream)
+        self.seconds += time.perf_counter() - started
+        if self.taken == self.picked[len(self.walk.data["frames"])]:
+            self.walk.add(self.last)
+        self.taken += 1
+
+    def tell(self, note: str) -> None:
+        """Writes under the pictures how long the walk took, and the note."""
+        self.walk.data["note"] = f"{self.seconds:.2f} s\n{note}"
+
+
+def _shown(
+    running: Sequence[_Running], then: Callable[[], Iterator[None]] | None = None
+) -> Iterator[Film]:
+    """Walks side by side: whichever is behind goes on. Then what is still to be told about them."""
+    id, shown, walks = _new_id(), 0.0, [each.walk for each in running]
+
+    def steps() -> Iterator[None]:
+        while behind := [each for each in running if each.taken < each.total]:
+            min(behind, key=lambda each: each.share).step()
+            yield
+        if then:
+            yield from then()
+
+    for _ in steps():
+        if time.monotonic() - shown > SHOW_EVERY and all(each.taken for each in running):
+            yield film(walks, id)
+            shown = time.monotonic()
+    yield film(walks, id)
+
+
+class _References:
+    """Where walks of REFERENCE steps end, of the last few noises: who compares, compares often."""
+
+    MOST = 16
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Pipeline, Settings], Tensor] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, pipeline: Pipeline, settings: Settings) -> Iterator[float | Tensor]:
+        """Yields the share of the way that is done, now and then, and at last the images."""
+        if (pipeline, settings) not in self._kept:
+            for k, frame in enumerate(pipeline.stream(settings)):  # noqa: B007 - the last counts
+                yield k / settings.steps
+            self._kept[pipeline, settings] = frame.x
+            while len(self._kept) > self.MOST:
+                self._kept.popitem(last=False)
+        yield self._kept[pipeline, settings]
+
+
+references = _References()
+
+
+def reference(settings: Settings) -> Settings:
+    """The walk with which one from the same noise is compared."""
+    sampler, steps = REFERENCE
+    return replace(settings, sampler=sampler, steps=steps, grid=None, eta=None)
+
+
+def _distances(pipeline: Pipeline, running: Sequence[_Running]) -> Iterator[None]:
+    """Tells each walk how far it ended from the reference: root mean square, in brightness 0..1."""
+    settings = reference(running[0].settings)
+    settings = replace(settings, steps=min(settings.steps, pipeline.model.schedule.T))
+    for found in references.find(pipeline, settings):
+        for each in running:
+            if isinstance(found, float):
+                each.tell(f"measuring {found:.0%}")
+            elif each.last is not None:
+                distance = (each.last.x - found).square().mean().sqrt().item() / 2
+                each.walk.data["distance"] = distance
+                each.tell(f"distance {distance:.3f}")
+        yield
+
+
+def as_images(pipeline: Pipeline, picture: bytes) -> Tensor:
+    """A PNG as one image 1×C×H×W that the pipeline's network can look at."""
+    with Image.open(io.BytesIO(picture), formats=["PNG"]) as found:
+        return from_picture(found, pipeline.model.channels, pipeline.model.size)
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'s' if count > 1 else ''}"
+
+
+def _new_id() -> str:
+    return secrets.token_hex(8)
