@@ -29,9 +29,9 @@ class Statistics(NamedTuple):
         centred = features - mean
         return cls(mean, centred.T @ centred / (len(features) - 1), len(features))
 
-    def scaled(self, by: Tensor) -> "Statistics":
-        """Those of the same vectors in other units: each number times that of by (D)."""
-        return Statistics(self.mean * by, self.covariance * by * by[:, None], self.count)
+    def seen_by(self, by: Tensor) -> "Statistics":
+        """Those of the vectors v @ by, for by D×E."""
+        return Statistics(self.mean @ by, by.T @ self.covariance @ by, self.count)
 
 
 def frechet(a: Statistics, b: Statistics) -> float:

@@ -2,7 +2,10 @@
 
 A judge is a function that says one figure of a set of images; the lower, the more alike are they to
 real ones. Its floor is the figure of as many real test images. How good a model is, is what the
-judge says that finds most wrong: figure over floor, 1 if it cannot be told from real images."""
+judge says that finds most wrong: figure over floor, 1 if it cannot be told from real images.
+
+The Fréchet distances of three judges are roots of what is called FID elsewhere: twice the figure is
+twice as far away."""
 
 from collections.abc import Callable, Mapping
 from statistics import mean, stdev
@@ -17,7 +20,8 @@ from .reference import MOST
 from .yardstick import SETS, Sample, Yardstick
 
 COUNTS = 2_000, 10_000  # of images, whose floors are kept beside the judges
-_LEAST_SPREAD = 1e-3  # of a number about pixels: one that never changes in training must not divide
+_LEAST = 1e-6  # of the largest variance: a direction with less is rounding
+_LEAST_SPREAD = 0.01  # of a number about pixels, most of them shares: less is not looked at closer
 
 
 class Judge(NamedTuple):
@@ -29,23 +33,29 @@ class Judge(NamedTuple):
 
 
 def _features(sample: Sample) -> float:
-    return _frechet(sample, "features", sample.seen.features)
+    return frechet(Statistics.of(sample.seen.features), _real(sample, "features")) ** 0.5
 
 
 def _texture(sample: Sample) -> float:
-    return _frechet(sample, "texture", sample.yardstick.networks.texture.look(sample.images))
-
-
-def _frechet(sample: Sample, name: str, vectors: torch.Tensor) -> float:
-    return frechet(Statistics.of(vectors), sample.yardstick.reference.gaussians[name])
+    """In the training images' own axes and units: else one direction, in which they differ most
+    from each other, would outweigh all others, and chance with it."""
+    real = _real(sample, "texture")
+    values, axes = torch.linalg.eigh(real.covariance)
+    by = axes / values.clamp(min=_LEAST * values.amax()).sqrt()
+    drawn = Statistics.of(sample.yardstick.networks.texture.look(sample.images))
+    return frechet(drawn.seen_by(by), real.seen_by(by)) ** 0.5
 
 
 def _pixels(sample: Sample) -> float:
-    """In units of the training images' own standard deviations."""
-    real = sample.yardstick.reference.gaussians["pixels"]
-    scale = real.covariance.diagonal().sqrt().clamp(min=_LEAST_SPREAD)
+    """Each number in units of its standard deviation over the training images."""
+    real = _real(sample, "pixels")
+    by = torch.diag(1 / real.covariance.diagonal().sqrt().clamp(min=_LEAST_SPREAD))
     drawn = Statistics.of(pixel_stats.vectors(sample.images))
-    return frechet(drawn.scaled(1 / scale), real.scaled(1 / scale))
+    return frechet(drawn.seen_by(by), real.seen_by(by)) ** 0.5
+
+
+def _real(sample: Sample, name: str) -> Statistics:
+    return sample.yardstick.reference.gaussians[name]
 
 
 def _two_sample(sample: Sample) -> float:
@@ -54,9 +64,9 @@ def _two_sample(sample: Sample) -> float:
 
 
 JUDGES: dict[str, Judge] = {
-    "features": Judge("what a classifier sees (Fréchet distance)", ".3f", _features),
-    "texture": Judge("what a network for texture sees (Fréchet distance)", ".4f", _texture),
-    "pixels": Judge("statistics of pixels (Fréchet distance)", ".4f", _pixels),
+    "features": Judge("what a classifier sees", ".3f", _features),
+    "texture": Judge("what a network for texture sees", ".3f", _texture),
+    "pixels": Judge("statistics of pixels", ".3f", _pixels),
     "two-sample": Judge("a network trained to find them (odds)", ".3f", _two_sample),
     "members": Judge("single images that are odd (largest share)", ".2%", members.figure),
 }

@@ -43,8 +43,8 @@ def rank_auc(above: Tensor, below: Tensor) -> float:
 
 
 def odds(chance: float) -> float:
-    """chance / (1 - chance): how often it is right for each time that it is wrong."""
-    return chance / max(1 - chance, 1e-3)
+    """chance / (1 - chance): how often it is right for each time that it is wrong, at most 99."""
+    return chance / max(1 - chance, 0.01 * chance / 0.99)
 
 
 def _trained(images: Tensor, real: Tensor, generator: torch.Generator) -> TextureNet:
