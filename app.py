@@ -25,12 +25,12 @@ from huggingface_hub import constants
 
 from ddpm import GRIDS, SAMPLERS, player
 from ddpm.demo import about, requests
-from ddpm.demo.requests import ANY, BEST, NONE, Request
+from ddpm.demo.requests import BEST, Request
 from ddpm.demo.serving import DEFAULT, Serving, Weights, on_fastest_device, pipeline
 from ddpm.demo.tasks import Compare, Denoise, Film, Forward, Generate, Ladder, Task
 from ddpm.demo.turns import Turns
 from ddpm.engine.cpus import use_all
-from ddpm.hub import BUILT_IN
+from ddpm.hub import ANY, BUILT_IN, NONE
 from ddpm.settings import GUIDANCE, MAX_SEED
 
 PATIENCE, AGAIN = 0.5, 30  # seconds to wait for weights from the Hub: at the start, and when asked
