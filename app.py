@@ -1,4 +1,4 @@
-"""The Gradio app: what can be asked for over HTTP, and the page. `ddpm` makes all that is shown."""
+"""The Gradio app: the HTTP API and the page. `ddpm` makes all that is shown."""
 
 import base64
 import importlib.util
@@ -25,16 +25,16 @@ from huggingface_hub import constants
 
 from ddpm import GRIDS, SAMPLERS, player
 from ddpm.demo import about, requests
-from ddpm.demo.requests import ANY, BEST, NONE, Request
+from ddpm.demo.requests import BEST, Request
 from ddpm.demo.serving import DEFAULT, Serving, Weights, on_fastest_device, pipeline
 from ddpm.demo.tasks import Compare, Denoise, Film, Forward, Generate, Ladder, Task
 from ddpm.demo.turns import Turns
 from ddpm.engine.cpus import use_all
-from ddpm.hub import BUILT_IN
+from ddpm.hub import ANY, BUILT_IN, NONE
 from ddpm.settings import GUIDANCE, MAX_SEED
 
 PATIENCE, AGAIN = 0.5, 30  # seconds to wait for weights from the Hub: at the start, and when asked
-UNHEARD = 5  # seconds after which a request whose answer nobody fetches is given up
+UNHEARD = 5  # seconds after which a request is given up if its client has gone
 PLAYER_FILES, PAGE_FILES = Path(player.__file__).parent, Path(requests.__file__).parent
 ASKED = Request()  # what the form starts with, but for the seed
 RIVALS = [("ddpm", 10), ("ddim", 10), (ASKED.sampler, 10), (NONE, 20)]  # what Compare starts with
@@ -70,14 +70,15 @@ def generate(
     """Samples images from noise, and streams the way there as a film; the last one is complete.
 
     Args:
-        label: what to show, "any" (each seed its own), a digit, or "none" (the network is told no
+        label: what to show, "any" (each seed chooses), a digit, or "none" (the network gets no
             label).
         count: how many images, 1 to 64. Images times network evaluations may be at most 20,000.
-        seed: 0 to 2**32 - 1, of the first image; each next image has the next seed. null: random,
-            and told.
+        seed: 0 to 2**32 - 1, of the first image; each next image has the next seed. null: random;
+            the seed used is returned.
         steps: 1 to 1000.
-        sampler: as the page lists them.
-        time_grid: "best", or as the page lists them.
+        sampler: dpm++2m, dpm++3m, sde-dpm++2m, unipc2, unipc3, ipndm, plms, heun, euler, euler-a,
+            ddim, ddpm or ddpm-large.
+        time_grid: "best" (for the sampler), power, uniform, leading, linspace or karras.
         eta: 0 to 1, only for ddim.
         guidance: 0 to 20.
     """
@@ -86,7 +87,7 @@ def generate(
         asked = Request(label, count, seed, steps, sampler, time_grid, eta, guidance)
         settings = asked.settings(names)
     for film in _films(Generate(settings), weights):
-        yield film, settings.seeds[0], film  # kept too: what was stopped can be saved so far
+        yield film, settings.seeds[0], film  # kept too: a stopped film can be saved
 
 
 def compare(
@@ -103,17 +104,19 @@ def compare(
     sampler_4: str | None = RIVALS[3][0],
     steps_4: int = RIVALS[3][1],
 ) -> Iterator[Film]:
-    """Takes the same noise through two to four samplers side by side, and measures how far each
-    ends from 1000 steps.
+    """Runs two to four samplers from the same noise, side by side, and measures their errors.
+
+    The error is the distance from the result of 1000 steps.
 
     Args:
         label: what to show, "any" or a digit.
         count: 1 or 4 images.
         seed: 0 to 2**32 - 1, of the first image.
         guidance: 0 to 20.
-        sampler_1: as the page lists them.
+        sampler_1: dpm++2m, dpm++3m, sde-dpm++2m, unipc2, unipc3, ipndm, plms, heun, euler, euler-a,
+            ddim, ddpm or ddpm-large.
         steps_1: 1 to 1000.
-        sampler_2: the second one, and its steps likewise.
+        sampler_2: the second one, from the same list.
         steps_2: 1 to 1000.
         sampler_3: a third one; "none" leaves it out.
         steps_3: 1 to 1000.
@@ -132,13 +135,14 @@ def compare(
 def ladder(
     label: str = ANY, count: int = 1, seed: int = 0, sampler: str = ASKED.sampler
 ) -> Iterator[Film]:
-    """Samples the same seed in 1, 2, 5, 10, 20, 50 and 100 steps: what a step buys.
+    """Samples the same seed in 1, 2, 5, 10, 20, 50 and 100 steps: what more steps improve.
 
     Args:
         label: what to show, "any" or a digit.
         count: 1 or 4 images.
         seed: 0 to 2**32 - 1, of the first image.
-        sampler: as the page lists them.
+        sampler: dpm++2m, dpm++3m, sde-dpm++2m, unipc2, unipc3, ipndm, plms, heun, euler, euler-a,
+            ddim, ddpm or ddpm-large.
     """
     weights, names = _model()
     with _refusing():
@@ -147,7 +151,7 @@ def ladder(
 
 
 def forward(picture: str = "5", seed: int = 0) -> Iterator[Film]:
-    """Adds noise to a picture, and shows what the network sees in it at each moment.
+    """Adds noise to a picture, and shows what the network predicts from it at each moment.
 
     Args:
         picture: "0" to "9" for a digit that comes with the app, or any small PNG as base64 (a data
@@ -169,15 +173,16 @@ def denoise(
     sampler: str = ASKED.sampler,
     steps: int = 50,
 ) -> Iterator[Film]:
-    """Adds noise to a picture up to a time, and lets the model find its way back from there.
+    """Adds noise to a picture up to a time, and lets the model remove the noise from there.
 
     Args:
         picture: "0" to "9" for a digit that comes with the app, or any small PNG as base64 (a data
             URI too).
-        t: 1 (hardly any noise) to 1000 (nothing else).
+        t: 1 (hardly any noise) to 1000 (only noise).
         seed: 0 to 2**32 - 1, of the noise.
-        label: what the model is told: "none" (nothing) or a digit.
-        sampler: as the page lists them.
+        label: the model's label: "none" (it gets none) or a digit.
+        sampler: dpm++2m, dpm++3m, sde-dpm++2m, unipc2, unipc3, ipndm, plms, heun, euler, euler-a,
+            ddim, ddpm or ddpm-large.
         steps: 1 to 1000, of the whole way; only those below t are taken.
     """
     weights, names = _model()
@@ -190,8 +195,9 @@ def denoise(
 
 
 def save_gif(film: Film, view: str = "x") -> Iterator[str]:
-    """The film generated last in this session, as far as it came, as a GIF; before any, the one
-    that the page opens with.
+    """Saves the film that was generated last in this session as a GIF, as far as it came.
+
+    Before any was generated, it is the film that the page opens with.
 
     Args:
         view: "x" (the noisy images), "x0" (what the network predicts), or "both" side by side.
@@ -204,7 +210,7 @@ def save_gif(film: Film, view: str = "x") -> Iterator[str]:
         yield str(path)
 
 
-# --- Behind it ------------------------------------------------------------------------------------
+# --- Behind the API -------------------------------------------------------------------------------
 
 
 def _model() -> tuple[Weights, tuple[str, ...]]:
@@ -224,17 +230,18 @@ _computed: Callable[[Task, Weights], Iterator[Film]] = spaces.GPU(_run) if space
 
 
 def _films(task: Task, weights: Weights) -> Iterator[Film]:
-    """What a task shows, in turns with all that others have asked for."""
+    """The films of a task, in turns with those of all other requests."""
     with _refusing():
         yield from turns.share(_computed(task, weights), task.work, _listener())
 
 
 def _listener() -> Callable[[], bool]:
-    """Whether somebody fetches what the request of this moment yields.
+    """Whether the client still fetches what the present request yields.
 
-    Gradio keeps messages until somebody does, and would go on to the end: whoever sends requests
-    and never looks at the answers would keep the network busy. Nobody does if the same message is
-    the oldest for UNHEARD seconds."""
+    Gradio keeps results until they are fetched, and would compute to the end: a client that has
+    gone would keep the network busy. It has gone if the same message is the oldest for UNHEARD
+    seconds.
+    """
     request, blocks = LocalContext.request.get(None), LocalContext.blocks.get(None)
     if request is None or blocks is None:  # called from Python
         return lambda: True
@@ -267,7 +274,7 @@ def _listener() -> Callable[[], bool]:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """What is wrong with a request goes to whoever made it, in one line."""
+    """An error in a request is shown to the user, in one line."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -275,12 +282,14 @@ def _refusing() -> Iterator[None]:
 
 
 def restore(query: str) -> tuple[Any, ...]:
-    """The settings of a link (or of the last visit), each checked, for the widgets; and whether to
-    run them."""
+    """The settings of a link (or of the last visit) for the widgets, and whether to run them.
+
+    Each setting is checked.
+    """
     pairs = parse_qsl(query.removeprefix("?")[:1000])
     asked = {key: value for key, value in pairs if key in IN_LINK}
     usual = replace(ASKED, seed=0)
-    if not asked:  # what somebody has typed meanwhile stays
+    if not asked:  # what the visitor has typed meanwhile stays
         return *[gr.skip()] * len(asdict(usual)), False
     try:
         found, good = _from_link(usual, asked), True
@@ -313,9 +322,9 @@ def _picked(event: gr.EventData) -> Any:
 
 
 class Shown(NamedTuple):
-    """What the page says of the weights: widgets, or new values for them."""
+    """What the page shows about the weights: widgets, or new values for them."""
 
-    notice: Any  # that others draw instead, and the button to try again
+    notice: Any  # that the built-in ones are used instead, and the button to try again
     again: Any
     line: Any  # which they are
     command: Any  # two ways to get them
@@ -327,7 +336,7 @@ class Shown(NamedTuple):
 
 
 def _weights_in_use() -> Shown:
-    """What there is to say of the weights now."""
+    """What the page shows about the weights now."""
     weights = serving.weights  # read once: others may arrive at any moment
     model = pipeline(weights)
     notice = _notice()
@@ -366,7 +375,7 @@ def _source(weights: Weights) -> tuple[str, str]:
     hub = f"{constants.ENDPOINT}/{source}"
     if commit:
         line = f"[{source}]({hub}) at revision [{commit[:7]}]({hub}/tree/{commit})"
-        told, command = f"[Its card]({hub}) tells how good it is.", f"hf download {source}"
+        told, command = f"[Its card]({hub}) shows how good it is.", f"hf download {source}"
         command += f" --revision {commit}"
     else:
         folder = BUILT_IN / source if serving.built_in else Path(source)
@@ -413,8 +422,8 @@ PAD = """
     customElements.whenDefined("ddpm-pad").then(() => pad.offer(props.digits, 5));
 """
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-# `preprocess`: what Gradio would refuse, with a traceback in the log, is refused by ddpm.demo, in
-# words.
+# `preprocess`: bad input is refused by ddpm.demo with one line, not by Gradio with a traceback in
+# the log.
 WORK: dict[str, Any] = {
     "concurrency_limit": 16,  # they take turns; each holds one of Gradio's 40 threads meanwhile
     "concurrency_id": "network",
@@ -474,11 +483,11 @@ def _go_and_stop(words: str, elem_id: str) -> tuple[gr.Button, gr.Button]:
 
 
 def _film(elem_id: str, value: Film | None = None) -> gr.HTML:
-    """The player. Its value is a film; its event `pick` tells of an image singled out."""
+    """The player. Its value is a film; its event `pick` has the image that a visitor chose."""
     template = "<ddpm-player></ddpm-player>"
     view = gr.HTML(value, html_template=template, js_on_load=PLAYER, elem_id=elem_id)
     # Not by a class of its own: Gradio would write a stub file beside this one.
-    view.api_info = lambda: FILM  # type: ignore[method-assign]  # so that the API page tells
+    view.api_info = lambda: FILM  # type: ignore[method-assign]  # for the API page
     return view
 
 
@@ -492,7 +501,7 @@ def _label() -> gr.Dropdown:
         value=ANY,
         label="Digit" if _draws_digits() else "Class",
         min_width=140,
-        info="What to draw; any: each seed its own.",
+        info="What to draw; any: each seed chooses.",
     )
 
 
@@ -549,12 +558,12 @@ def _form() -> _Form:
     dice = gr.Button("🎲 Roll a new seed", size="sm")
     dice.click(requests.random_seed, None, seed, queue=False, **QUIET)
     with gr.Accordion("Sampler", open=False):
-        cost = f"Each asks the network once (heun: twice). {ASKED.steps} is plenty."
+        cost = f"Each evaluates the network once (heun: twice). {ASKED.steps} is plenty."
         steps = _steps(ASKED.steps, "Steps", cost)
         sampler = _sampler()
         more = "Fresh noise on the way: 0 is none, 1 as much as ddpm."
         eta = gr.Slider(0, 1, 0, step=0.05, precision=2, label="Eta", visible=False, info=more)
-        guidance = _guidance("How strongly to insist on the digit. Above 0 doubles the work.")
+        guidance = _guidance("How strongly to follow the label. Above 0 doubles the work.")
         where = "Where the steps fall; best is what was measured for the sampler."
         time_grid = gr.Dropdown([BEST, *GRIDS], value=BEST, label="Time grid", info=where)
     # What has no effect is out of sight, and back at zero.
@@ -629,13 +638,13 @@ def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
     """The same noise through several samplers; returns the widget that lists the classes."""
     gr.Markdown(
         "The same noise through two to four samplers, side by side and in step. When all have "
-        "arrived, each is measured against where a thousand steps lead."
+        "arrived, each is compared with the result of a thousand steps."
     )
     go, stop = _go_and_stop("Compare", "compare")
     film = _film("compare-film")
     with gr.Row():
         label, count, seed = _label(), _few(requests.FEW[-1]), _seed()
-        guidance = _guidance("How strongly to insist on the digit.", min_width=140)
+        guidance = _guidance("How strongly to follow the label.", min_width=140)
     rivals: list[Any] = []
     with gr.Row():
         for k, (name, steps) in enumerate(RIVALS, 1):
@@ -651,8 +660,8 @@ def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
 def _ladder_tab(tab: gr.Tab) -> gr.Dropdown:
     """One seed in ever more steps; returns the widget that lists the classes."""
     gr.Markdown(
-        "The same seed in 1, 2, 5, … 100 steps: what a step buys. The chart tells how far each "
-        "ends from where a thousand steps lead."
+        "The same seed in 1, 2, 5, … 100 steps: what more steps improve. The chart shows how far "
+        "each ends from the result of a thousand steps."
     )
     go, stop = _go_and_stop("Draw all seven", "climb")
     film = _film("steps-film")
@@ -667,7 +676,7 @@ def _noise_tab() -> gr.Dropdown:
     """The forward process, and back from any time; returns the widget that lists the classes."""
     gr.Markdown(
         "A picture gets noisier as you drag to the left: that is all a diffusion model is trained "
-        "on. x̂₀ is what it believes to see. Stop where you like, and let it find its way back."
+        "on. x̂₀ is the clean image it predicts. Stop where you like, and let it remove the noise."
     )
     digits = "data:image/png;base64," + base64.b64encode(requests.DIGITS.read_bytes()).decode()
     template = "<ddpm-pad></ddpm-pad>"
@@ -698,7 +707,7 @@ def _noise_tab() -> gr.Dropdown:
 
 
 def _weights_tab() -> tuple[gr.Markdown, gr.Code, gr.Code]:
-    """Which weights draw, and how to get or train some: the line, the command, the Python."""
+    """Which weights are in use, and how to get or train some: the line, the command, the Python."""
     line = gr.Markdown(elem_classes="weights-line")
     how: dict[str, Any] = {"interactive": False, "buttons": ["copy"]}
     command = gr.Code(language="shell", label="Download them", lines=1, **how)
@@ -723,7 +732,8 @@ def _wire(
 ) -> Any:
     """A button that runs a task, which fills the film and the others, and one that stops it.
 
-    js changes what is asked before it is sent. Returns the run."""
+    js changes the request before it is sent. Returns the run.
+    """
     halt = f'() => page.player("{film.elem_id}").halt()'
     run = go.click(task, asked, [film, *others], api_name=task.__name__, js=js, **WORK)
     run.failure(None, None, None, js=halt, queue=False, **QUIET)
@@ -751,7 +761,7 @@ def _head() -> str:
 
 
 def launch_settings() -> dict[str, Any]:
-    """What Gradio takes at launch: the look, the player's script, and what nobody may do."""
+    """What Gradio takes at launch: the look, the player's script, and what is forbidden."""
     theme = gr.themes.Default(  # the system's own fonts: nothing is fetched
         primary_hue="indigo",
         neutral_hue="slate",

@@ -17,6 +17,9 @@ Symbols, the same in every file:
     y        labels; y == classes stands for "no label"
     eta      how much fresh noise DDIM adds, 0..1
     nfe      network evaluations spent on an image so far
+    walk     the way of a sampler from noise to images, one Step at a time
+    grid     the times that a walk visits, falling from T to 0
+    film     a walk, or several side by side, as plain data for the player
 
 Read on in this order: schedule, diffusion, unet, samplers, pipeline.
 """

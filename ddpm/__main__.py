@@ -40,14 +40,14 @@ def _add_what(p: argparse.ArgumentParser) -> None:
     _add(p, "--count", f"how many images, up to {MAX_IMAGES}", type=int, default=16)
     seed = f"0..{MAX_SEED}; image k gets seed + k, and a seed always gives the same image"
     _add(p, "--seed", f"{seed} (random if left out, and printed)", type=int)
-    label = "what to show, by name or number; none: the network is told no label"
+    label = "what to show, by name or number; none: the network gets no label"
     _add(p, "--label", f"{label} (each seed chooses its own if left out)")
     weights = "built-in weights by name, a folder of `python -m train`, or a Hub repo"
     _add(p, "--model", f"{weights} NAMESPACE/NAME", default="mnist", metavar="WEIGHTS")
     _add(p, "--revision", "branch, tag or commit of the Hub repo")
     _add(p, "--device", "cpu or cuda", default="cpu")
     p.add_argument(
-        "--verbose", help="say also what computes the network, and why", action="store_true"
+        "--verbose", help="also print what computes the network, and why", action="store_true"
     )
 
 
@@ -55,7 +55,7 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     """Options that say how to walk from noise to the images."""
     guidance = f"weight of classifier-free guidance, {GUIDANCE}; above 0 doubles the work"
     _add(p, "--guidance", guidance, type=float, default=Settings.guidance)
-    cost = "each is one network evaluation; heun: two, plms: one more in all"
+    cost = "each is one network evaluation; heun: two, plms: one more in total"
     steps = f"from noise to image; more is slower and finer ({cost})"
     _add(p, "--steps", steps, type=int, default=Settings.steps)
     rules = ", ".join(SAMPLERS)
@@ -135,7 +135,7 @@ def _label(text: str | None, pipeline: Pipeline) -> int | None:
 
 
 def _device(name: str) -> str:
-    import torch  # only to ask; everything else in this file is words
+    import torch  # only for this question; the rest of the file handles text
 
     valid = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     if name not in valid:

@@ -1,9 +1,9 @@
-"""The process: adding noise, the loss that teaches a network to see through it, and the denoiser
-that results.
+"""The process: adding noise, the loss that trains a network to remove it, and the denoiser.
 
-Everything here is algebra on x_t = alpha * x0 + sigma * eps. Knowing x_t, any one of x0, eps and v
-= alpha * eps - sigma * x0 gives the others, so a network may be trained to predict whichever it
-likes; the rest of the program only ever asks it for x0."""
+Everything here is algebra on x_t = alpha * x0 + sigma * eps. If x_t is known, any one of x0, eps
+and v = alpha * eps - sigma * x0 gives the others, so a network may be trained to predict any of
+the three; the rest of the program uses x0 alone.
+"""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -25,8 +25,8 @@ Formula = Callable[[Tensor, Tensor, Tensor | float, Tensor | float], Tensor]
 class Prediction(NamedTuple):
     """What a network may be trained to predict. All arguments broadcast against N×C×H×W.
 
-    target: (x0, eps, alpha, sigma) -> what the network should say.
-    x0: (what it says, x_t, alpha, sigma) -> x0.
+    target: (x0, eps, alpha, sigma) -> what the network should predict.
+    x0: (its prediction, x_t, alpha, sigma) -> x0.
     """
 
     target: Formula
@@ -55,13 +55,16 @@ def _coefficients(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
 def add_noise(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """A sample of q(x_t | x0) in closed form. DDPM, Eq. 4.
 
-    x0 and eps are N×C×H×W, t are N times in [0, T]."""
+    x0 and eps are N×C×H×W, t are N times in [0, T].
+    """
     alpha, sigma = _coefficients(schedule, t)
     return alpha * x0 + sigma * eps
 
 
 def loss(model: UNet, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor) -> Tensor:
-    """Mean squared error of what the model says about x_t, a scalar. DDPM, Algorithm 1 and Eq. 14.
+    """Mean squared error of the model's prediction from x_t, a scalar.
+
+    DDPM, Algorithm 1 and Eq. 14.
 
     Args:
         x0, eps: clean images and standard normal noise, N×C×H×W.
@@ -92,7 +95,7 @@ def denoiser(
         y: N labels, `model.classes` where there is none; or None for none at all.
         guidance: the weight w of classifier-free guidance, (1 + w) * with label - w * without.
             Ho & Salimans 2022, Eq. 6; 0 takes the labelled prediction as it is.
-        run: computes what the model would say; the model itself if left out.
+        run: computes the network; the model itself if left out.
 
     Raises ValueError for guidance without labels.
     """

@@ -10,10 +10,10 @@ TEMPORARY = ".*.tmp"  # what a process that was killed while it wrote leaves bes
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file so that a crash at any moment leaves the old content or the new, never a part
-    of it; of two processes that write the same file at once, one wins.
+    """Writes a file so that a crash at any moment leaves the old content or the new one.
 
-    Raises OSError that names the file; a full disk, say, costs nothing that was there before.
+    If two processes write the same file at once, one of them wins. Raises OSError that names the
+    file; on a full disk, say, the old content stays.
     """
     path = Path(path)
     with _beside(path) as beside:
@@ -27,7 +27,8 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raises OSError if `write_atomic` could not write there: before the work, rather than after.
 
-    Nothing that is there is touched."""
+    Existing files are not touched.
+    """
     path = Path(path)
     if os.path.isdir(path):  # unlike Path.is_dir, never raises
         raise OSError(f"cannot write {path}: it is a folder")
@@ -46,5 +47,5 @@ def _beside(path: Path) -> Iterator[Path]:
         why = (error.strerror or error) if there else f"there is no folder {path.parent}"
         raise OSError(f"cannot write {path}: {why}") from error
     finally:
-        with suppress(OSError):  # after a success nothing has it any more
+        with suppress(OSError):  # after a success the name is gone
             beside.unlink()

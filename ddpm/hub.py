@@ -1,9 +1,10 @@
-"""Weights on disk and on the Hub: find them, verify them, load them; and lay them out the same way.
+"""Weights on disk and on the Hub: find, verify and load them, and lay them out to be published.
 
 A model is a folder (or a Hub repo) with `config.json` and `model.safetensors`. Nothing in it is
 trusted: every number is bounded before a network is built, every text is short and printable, names
 and shapes must agree exactly before memory is taken, the sha256 in the config must match, and no
-other file is ever opened, least of all a pickle."""
+other file is ever opened, least of all a pickle.
+"""
 
 import hashlib
 import json
@@ -43,14 +44,17 @@ ARCHITECTURE = (
     "attention",
     "prediction",
 )
-WORDS = ("any", "none")  # page and command line say these where they name no class
+ANY, NONE = "any", "none"  # what page and command line take in place of the name of a class
 _DTYPES = ("F32", "F16", "BF16")
 _CONFIG_BYTES = _HEADER_BYTES = 1_000_000  # the most for config.json, and for a file's tensor names
 
 
 class Loaded(NamedTuple):
-    """A network in eval mode, on the CPU, float32; all that its config.json says; its commit, if it
-    is on the Hub."""
+    """A network that was loaded, its config.json, and its commit.
+
+    model: float32, on the CPU, in eval mode. config: all that config.json holds. commit: of the Hub
+    repo; None for a folder.
+    """
 
     model: UNet
     config: dict[str, Any]
@@ -67,7 +71,8 @@ def load(source: str | os.PathLike[str], revision: str | None = None) -> Loaded:
             costs no request.
 
     Raises ValueError or OSError with one line that says what is wrong with which file, and what to
-    do."""
+    do.
+    """
     place = _place(str(source), revision)
     config_path = place.find(CONFIG, _CONFIG_BYTES)
     config = _read_config(config_path)
@@ -85,8 +90,10 @@ def load(source: str | os.PathLike[str], revision: str | None = None) -> Loaded:
 
 
 def files(model: UNet, **facts: Any) -> dict[str, bytes]:
-    """The files that `load` reads, by name. facts (data set, class names, history, …) go into
-    config.json too."""
+    """The files that `load` reads, as bytes by name.
+
+    facts (data set, class names, history, …) go into config.json too.
+    """
     weights = save(
         {name: p.detach().float().cpu().contiguous() for name, p in model.state_dict().items()}
     )
@@ -100,7 +107,7 @@ def files(model: UNet, **facts: Any) -> dict[str, bytes]:
 
 
 class _Folder:
-    """Where a model lies on this machine."""
+    """A model in a folder on this machine."""
 
     commit, advice = None, ""
 
@@ -108,7 +115,7 @@ class _Folder:
         self.path = path
 
     def find(self, name: str, most: int) -> Path:
-        """That file, which may have so many bytes."""
+        """The path of the file. Raises an error if it is missing or has more than `most` bytes."""
         path = self.path / name
         if not path.is_file():
             raise FileNotFoundError(
@@ -120,7 +127,7 @@ class _Folder:
 
 
 class _Repo:
-    """Where a model lies on the Hub; `commit` is known once the first file has come."""
+    """A model on the Hub; `commit` is known once the first file has been downloaded."""
 
     # A file that was damaged on its way stays in the cache.
     advice = "; to download it again, delete it"
@@ -130,15 +137,18 @@ class _Repo:
         self.commit: str | None = None
 
     def find(self, name: str, most: int) -> Path:
-        """That file in the cache, downloaded if need be, unless it has more bytes. All files are of
-        one commit, even if the branch moves on in between."""
+        """The path of the file in the cache, downloaded if need be.
+
+        Raises an error if it has more than `most` bytes. All files are of one commit, even if the
+        branch moves on in between.
+        """
         path = _download(self.name, name, self.commit or self.revision, most)
         self.commit = path.parent.name  # the cache keeps each commit in a folder of its name
-        return path.resolve()  # a link to the file itself: to delete the link alone is no use
+        return path.resolve()  # not the link to it: to delete the link alone would not help
 
 
 def _place(source: str, revision: str | None) -> _Folder | _Repo:
-    """Where source is. Raises ValueError if it can be neither."""
+    """Where source is. Raises ValueError if it is no built-in name, folder or valid repo name."""
     built_in = (
         sorted(path.name for path in BUILT_IN.iterdir() if path.is_dir())
         if BUILT_IN.is_dir()
@@ -158,7 +168,7 @@ def _place(source: str, revision: str | None) -> _Folder | _Repo:
 
 
 def _download(repo: str, name: str, revision: str | None, most: int) -> Path:
-    """The file in the cache, put there first if need be, unless it has more bytes than `most`."""
+    """The path of the file in the cache, downloaded if need be; it may have `most` bytes."""
     try:
         cached = (
             try_to_load_from_cache(repo, name, revision=revision) if _is_commit(revision) else None
@@ -189,11 +199,8 @@ def _download(repo: str, name: str, revision: str | None, most: int) -> Path:
         ) from error
     except HFValidationError as error:
         raise ValueError(f"{repo!r} is not a valid Hub repo name") from error
-    except (
-        HfHubHTTPError,
-        HTTPError,
-        RuntimeError,
-    ) as error:  # RuntimeError: from hf_xet, which is not Python
+    # RuntimeError: from hf_xet, which is not Python.
+    except (HfHubHTTPError, HTTPError, RuntimeError) as error:
         raise OSError(
             f"the Hub did not give {repo}: {one_line(error) or type(error).__name__}"
         ) from error
@@ -217,8 +224,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _build(config: dict[str, Any], path: Path) -> UNet:
-    """The network that config describes, without memory for its weights. UNet and Schedule bound
-    each value."""
+    """The network that config describes, without memory for its weights.
+
+    UNet and Schedule check the bounds of each value.
+    """
     try:
         schedule = Schedule(**config["schedule"])
         with torch.device("meta"):
@@ -228,15 +237,16 @@ def _build(config: dict[str, Any], path: Path) -> UNet:
 
 
 def one_line(words: object) -> str:
-    """What a library says of a stranger's file, as one line of at most 300 printable characters."""
+    """What a library says of an untrusted file, in one line of at most 300 printable characters."""
     line = " ".join(str(words).split())
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     return line if len(line) <= 300 else f"{line[:299]}…"
 
 
 def is_text(text: object, most: int) -> bool:
-    """Whether text is one that can be shown anywhere: 1 to most characters, all of them printable
-    (no line ends, lone surrogates, marks that turn the direction of writing), no space at an end.
+    """Whether text can be shown anywhere: 1 to `most` printable characters, no space at either end.
+
+    Not printable are line ends, lone surrogates and bidirectional control characters.
     """
     return (
         isinstance(text, str)
@@ -247,15 +257,18 @@ def is_text(text: object, most: int) -> bool:
 
 
 def check_class_names(names: Sequence[object]) -> None:
-    """Raises ValueError unless page, card and command line can show these names and tell them
-    apart, from each other and from the WORDS that stand for no class."""
+    """Raises ValueError unless these class names can be shown and told apart.
+
+    Page, card and command line show them. They must differ from each other and from the words that
+    stand for no class.
+    """
     for name in names:
         if not is_text(name, 100):
             raise ValueError(
                 f"a class cannot be called {one_line(ascii(name))}: names are 1 to 100 printable "
                 "characters, without spaces at the ends"
             )
-        if str(name).casefold() in WORDS:
+        if str(name).casefold() in (ANY, NONE):
             raise ValueError(
                 f"a class cannot be called {name}: this word means that no class is asked for"
             )
@@ -292,8 +305,10 @@ def _check_counts(config: dict[str, Any], path: Path) -> None:
 
 
 def _check_history(config: dict[str, Any], path: Path) -> None:
-    """What made the weights: it goes on into the cards of all that start from them, as commands and
-    sums."""
+    """Checks the record of how the weights were made: commands, images and minutes.
+
+    Models that are trained further from these weights copy it into their cards.
+    """
     history = config.get("history")
     if history is not None and not (
         isinstance(history, dict)
@@ -315,8 +330,11 @@ def _check_history(config: dict[str, Any], path: Path) -> None:
 
 
 def load_weights(model: UNet, path: Path, sha256: str) -> None:
-    """Strictly: the same names and shapes, or nothing. Memory is taken only once the file proved to
-    hold them."""
+    """Loads the weights in a safetensors file into model, if all names and shapes are the same.
+
+    Memory is taken only after the file's header was checked. Raises ValueError that names the file
+    and what is wrong with it.
+    """
     expected = {name: tuple(p.shape) for name, p in model.state_dict().items()}
     try:
         with safe_open(path, "pt") as file:

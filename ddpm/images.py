@@ -1,4 +1,4 @@
-"""What comes out of a pipeline: finished images, which can be looked at and saved."""
+"""What comes out of a pipeline: finished images, which can be shown and saved."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,8 @@ class Images:
     """Finished images and the way to them.
 
     x: N×C×H×W in [-1, 1] and a little beyond. seeds: of each. labels: what each was asked to show,
-    its class in words, or None. frames: moments of the way there, as many as a film needs."""
+    its class in words, or None. frames: moments of the way there, as many as a film needs.
+    """
 
     x: Tensor
     seeds: tuple[int, ...]
@@ -44,10 +45,11 @@ class Images:
         """Writes what the ending of path says.
 
         A .gif holds the reverse process, a .html a player of it, a .png all images; a folder gets
-        one PNG an image, named by its seed.
+        one PNG per image, named by its seed.
 
         Raises ValueError for any other ending, OSError if it cannot be written; nothing is left
-        half written."""
+        half written.
+        """
         check_out(path)
         path = Path(path)
         if path.is_dir() or not path.suffix:
@@ -76,8 +78,10 @@ class Images:
 
 
 def check_out(path: str | os.PathLike[str]) -> None:
-    """Raises ValueError or OSError unless `Images.save` could write to path, as far as can be told
-    before."""
+    """Raises ValueError or OSError if `Images.save` could not write to path.
+
+    This finds what can be known before the images are there.
+    """
     if not os.fspath(path):
         raise ValueError(
             "cannot write: the name is empty; name a .html, a .gif, a .png, or a folder"

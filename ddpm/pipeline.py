@@ -1,4 +1,4 @@
-"""Seeds and labels in, pictures out: the whole library behind one class."""
+"""Seeds and labels in, images out: the whole library behind one class."""
 
 import os
 from bisect import bisect
@@ -23,9 +23,14 @@ MAX_PIXELS = 2**22  # in all images together: their frames then stay below 1.5 G
 
 
 class Pipeline:
-    """A network ready to draw. `config` is what its config.json says, data set and class names
-    among it; `commit` is that of the Hub repo it came from, if it did. The weights of a `finished`
-    model will not change any more: what computes it fastest may take a copy of them."""
+    """A network ready to generate images.
+
+    Args:
+        model: the network; it is set to eval mode.
+        config: what its config.json says, data set and class names among it.
+        commit: of the Hub repo it came from, if it did.
+        finished: the weights will not change any more, so the engine may take a copy of them.
+    """
 
     def __init__(
         self,
@@ -49,8 +54,12 @@ class Pipeline:
         revision: str | None = None,
         device: str | torch.device = "cpu",
     ) -> "Pipeline":
-        """The model at source: built-in weights ("mnist"), a folder, or a Hub repo "NAMESPACE/NAME"
-        (at revision).
+        """The model at source.
+
+        Args:
+            source: built-in weights ("mnist"), a folder, or a Hub repo "NAMESPACE/NAME".
+            revision: branch, tag or commit of the Hub repo.
+            device: where to compute.
 
         Raises ValueError or OSError that says in one line what is wrong and what to do.
         """
@@ -59,33 +68,34 @@ class Pipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where the network lies, and the images are drawn."""
+        """Where the network lies, and where images are generated."""
         return self.model.conv_in.weight.device
 
     @property
     def engine(self) -> Engine:
-        """What computes the network, chosen when first asked for; `engine.text` says which, and why
-        not the other."""
-        here = (
-            self.device,
-            os.getpid(),
-        )  # after a fork, as on ZeroGPU, the threads of an engine are gone
+        """What computes the network, chosen at first use.
+
+        `engine.text` says which engine it is, and why not the other.
+        """
+        # By process: after a fork, as on ZeroGPU, the threads of an engine are gone.
+        here = self.device, os.getpid()
         if here not in self._engines:
             self._engines[here] = fastest(self.model) if self.finished else pytorch(self.model)
         return self._engines[here]
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What each label is called."""
+        """The name of each label."""
         return tuple(self.config.get("class_names") or (str(k) for k in range(self.model.classes)))
 
     def label_of(self, seed: int) -> int:
-        """The class that a seed draws if none is asked for; needs a model with classes.
+        """The class that a seed chooses if no label is given; needs a model with classes.
 
-        Each as often as among the training images (`class_counts` in config.json; equally often, if
-        it is not there): to draw without being asked for anything is to draw from all that was
-        learned. Multiples of the golden ratio: any run of seeds has the classes in about these
-        shares, all seeds together have them exactly."""
+        Each class is as frequent as in the training images (`class_counts` in config.json; equally
+        frequent if it is missing): without a label, images follow the training distribution. With
+        multiples of the golden ratio any run of seeds has the classes in about these shares, and
+        all seeds together have them exactly.
+        """
         bounds = list(accumulate(self.config.get("class_counts") or [1] * self.model.classes))
         return bisect(bounds, seed * GOLDEN % 2**32 * bounds[-1] >> 32)
 
@@ -99,7 +109,8 @@ class Pipeline:
         """The reverse process, frame by frame from pure noise to the finished images.
 
         Raises ValueError at once (not at the first frame), naming the valid choices, for settings
-        that do not fit this model."""
+        that do not fit this model.
+        """
         self._check_count(settings)
         y, times = self._labels(settings), settings.times(self.model.schedule)
         if settings.guidance and (y is None or (y == self.model.classes).any()):
@@ -123,7 +134,8 @@ class Pipeline:
         """The finished images, with the frames that a film of the way shows.
 
         fields: as in `Settings`: labels, sampler, steps, grid, guidance, eta, start. Raises
-        ValueError as `stream`, TypeError for an unknown field."""
+        ValueError as `stream`, TypeError for an unknown field.
+        """
         settings = Settings(seeds, **fields)
         total = len(settings.times(self.model.schedule))
         return Images.collect(self.stream(settings), settings.seeds, self.names(settings), total)
@@ -133,24 +145,24 @@ class Pipeline:
     ) -> Iterator[Frame]:
         """The forward process: x_t at each of times, and the x0 that the network predicts from it.
 
-        x0 is N×C×H×W in [-1, 1], one image a seed; the noise is that from which `stream` starts.
-        The network is told no label.
+        x0 is N×C×H×W in [-1, 1], one image per seed; the noise is that from which `stream` starts.
+        The network gets no label.
 
-        Raises ValueError at once for seeds, shapes or times that cannot be.
+        Raises ValueError at once for seeds, shapes or times that are not valid.
         """
         settings = Settings(seeds)
         self._check_count(settings)
         eps = _seeded_noise(settings.seeds)(self._like(settings.seeds))
         denoise = denoiser(self.model, run=self.engine.run)
         noisy = [self._noisy(x0, eps, t) for t in times]
-        nfe = accumulate(int(t > 0) for t in times)  # at 0 there is nothing to ask
+        nfe = accumulate(int(t > 0) for t in times)  # at 0 the image is clean: no evaluation
         return (
             Frame(t, x, denoise(x, t) if t else x, asked, self._snr(t))
             for t, x, asked in zip(times, noisy, nfe, strict=True)
         )
 
     def _like(self, seeds: Sequence[int]) -> Tensor:
-        """Room for one image a seed."""
+        """An empty tensor N×C×H×W, one image per seed."""
         shape = len(seeds), self.model.channels, self.model.size, self.model.size
         return torch.empty(shape, device=self.device)
 
@@ -158,7 +170,7 @@ class Pipeline:
         """x_t for images x0 and noise eps of one shape, on the device of eps."""
         if x0.shape != eps.shape:
             want, got = list(eps.shape), list(x0.shape)
-            raise ValueError(f"x0 must be {want}, one image a seed, got {got}")
+            raise ValueError(f"x0 must be {want}, one image per seed, got {got}")
         times = torch.full((len(eps),), t, dtype=torch.float64, device=eps.device)
         return add_noise(self.model.schedule, x0.to(eps.device), times, eps)
 
@@ -167,8 +179,7 @@ class Pipeline:
         return float((alpha / sigma).square())
 
     def _check_count(self, settings: Settings) -> None:
-        """Raises ValueError if the frames of so many images of this size would take too much
-        memory."""
+        """Raises ValueError if the frames of so many images would take too much memory."""
         count = len(settings.seeds)
         most = min(MAX_IMAGES, MAX_PIXELS // (self.model.channels * self.model.size**2))
         if count > most:
@@ -197,7 +208,8 @@ class Pipeline:
 def _seeded_noise(seeds: Sequence[int]) -> RandnLike:
     """Noise with a CPU generator for each image.
 
-    So a seed gives the same image in any batch and on any device."""
+    So a seed gives the same image in any batch and on any device.
+    """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def randn_like(x: Tensor) -> Tensor:

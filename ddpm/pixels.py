@@ -40,10 +40,10 @@ def from_picture(picture: Image.Image, channels: int, size: int) -> Tensor:
 
 
 def sheet(x: Tensor, *, scale: int = 1) -> Image.Image:
-    """N images N×C×H×W (C is 1 or 3) as one picture, as square as can be, row by row, black in
-    between.
+    """N images N×C×H×W (C is 1 or 3) as one picture, as square as possible, row by row.
 
-    scale enlarges every pixel to a square of that side (nearest neighbour).
+    The gaps between them are black. scale enlarges every pixel to a square of that side (nearest
+    neighbour).
     """
     n, c, h, w = x.shape
     columns = int(np.ceil(np.sqrt(n)))
@@ -64,17 +64,16 @@ def png(picture: Image.Image) -> bytes:
 
 
 def moving(picture: Image.Image) -> Image.Image:
-    """The picture (gray or RGB) with as few colors as a frame needs that is soon followed by the
-    next."""
+    """The picture (gray or RGB) with few colors, for a frame that is soon followed by the next."""
     return picture.quantize(_COLORS[picture.mode], dither=Image.Dither.NONE)
 
 
 def gif(pictures: Sequence[Image.Image]) -> bytes:
-    """A GIF file that plays pictures (gray or RGB) of one size for ever, holding the last one for
-    two seconds.
+    """A GIF file that plays pictures (gray or RGB) of one size for ever.
 
-    Every pixel is enlarged so that the picture is about 256 pixels wide, but at least twice its
-    size."""
+    The last one is held for two seconds. Every pixel is enlarged so that the picture is about 256
+    pixels wide, but at least twice its size.
+    """
     scale = max(2, round(256 / pictures[0].width))
     frames = [*map(moving, pictures[:-1]), pictures[-1].quantize(256, dither=Image.Dither.NONE)]
     first, *others = [

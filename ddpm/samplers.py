@@ -1,15 +1,16 @@
-"""The reverse process: ways to walk from noise to an image, each a generator in the table SAMPLERS.
+"""The reverse process: samplers, the ways from noise to an image, in the table SAMPLERS.
 
-A sampler sees only denoise(x, t) -> x0 and the schedule; it knows no network, label or seed. It
-yields len(times) Steps: the noise at times[0] first, and last the image at times[-1] = 0, where `x
-is x0`. Nothing is changed in place, so every Step may be kept. Progress bars, GIFs and "just the
-image" are consumers.
+A sampler is a generator. It sees only denoise(x, t) -> x0 and the schedule; it knows no network,
+label or seed. It yields len(times) Steps: the noise at times[0] first, and last the image at
+times[-1] = 0, where `x is x0`. Nothing is changed in place, so every Step may be kept. Progress
+bars, GIFs and "just the image" are consumers.
 
-In the code t is where the walk stands and s the next time, s < t. All methods are one of two moves:
-`_toward` an estimate of x0, the exact solution for an x0 that stands still; or `_along` a direction
+In the code t is the time of the walk now and s the next time, s < t. All methods are one of two
+moves: `_toward` an estimate of x0, the exact solution for a constant x0; or `_along` a direction
 eps, straight in x / alpha as a function of sigma / alpha. With the network's own x0 and eps both
-are the DDIM step, and what sets the methods apart is how they better that estimate with what was
-seen before. A new sampler is one function here and one line in the table."""
+are the DDIM step. The methods differ in how they improve it with earlier evaluations. A new
+sampler is one function here and one line in the table.
+"""
 
 import functools
 import math
@@ -30,8 +31,10 @@ RandnLike = Callable[[Tensor], Tensor]  # standard normal noise of the same shap
 
 
 class Step(NamedTuple):
-    """Where the walk is: the time t, the noisy images x (N×C×H×W), and what the network makes of
-    them, x0."""
+    """One moment of a walk: the time t, the noisy images x, and the network's estimate x0.
+
+    x and x0 are N×C×H×W.
+    """
 
     t: float
     x: Tensor
@@ -42,14 +45,15 @@ class Sampler(NamedTuple):
     """An entry of SAMPLERS.
 
     walk: (denoise, schedule, x, times, randn_like, its own settings) -> Steps.
-    grid: the grid that served it best over 5, 10 and 20 evaluations of the built-in weights, as
-        train/evaluate/README.md has it, with the command that prints the table.
+    grid: the grid that was best for it over 5, 10 and 20 evaluations of the built-in weights;
+        train/README.md has the table, and the command that prints it.
     settings: its own settings, by name, with their bounds; the function has their defaults.
-    fresh_noise: whether it draws noise on its way, with the default settings."""
+    fresh_noise: whether it adds noise at every step, with the default settings.
+    """
 
     walk: Callable[..., Iterator[Step]]
     grid: str
-    settings: dict[str, Bounds] = {}  # noqa: RUF012 - nobody writes into it
+    settings: dict[str, Bounds] = {}  # noqa: RUF012 - never changed
     fresh_noise: bool = False
 
 
@@ -62,13 +66,12 @@ class _Point(NamedTuple):
 
     @property
     def lam(self) -> float:
-        """Half the log-SNR, the lambda of the DPM-Solver papers. Not at t = 0, where it is
-        infinite."""
+        """Half the log-SNR, the lambda of the DPM-Solver papers. It is infinite at t = 0."""
         return math.log(self.alpha / self.sigma)
 
 
 class _Seen(NamedTuple):
-    """An evaluation of the past: at a time, of x, with the outcome x0."""
+    """An earlier evaluation: its time, its input x, and its result x0."""
 
     at: _Point
     x: Tensor
@@ -86,14 +89,16 @@ def _strides(schedule: Schedule, times: Sequence[float]) -> Iterator[tuple[_Poin
 def _eps(x: Tensor, x0: Tensor, t: _Point) -> Tensor:
     """The noise in x if x0 is true.
 
-    From the clipped x0, so that x = alpha x0 + sigma eps whatever the network says."""
+    From the clipped x0, so that x = alpha x0 + sigma eps holds whatever the network predicts.
+    """
     return (x - t.alpha * x0) / t.sigma
 
 
 def _toward(x: Tensor, target: Tensor, t: _Point, s: _Point) -> Tensor:
     """x at s if x0 were `target` all the way from t to s.
 
-    First order. Lu et al. 2022 (DPM-Solver++), Section 4."""
+    First order. Lu et al. 2022 (DPM-Solver++), Section 4.
+    """
     return s.sigma / t.sigma * x + (s.alpha - t.alpha * s.sigma / t.sigma) * target
 
 
@@ -101,12 +106,13 @@ def _along(x0: Tensor, eps: Tensor, better: Tensor, t: _Point, s: _Point) -> Ten
     """x at s if the noise were `better` all the way from t to s.
 
     PNDM, Eq. 9; Euler's step in x / alpha. Written as the DDIM step and the rest: at high noise
-    alpha is so small that x / alpha would lose all digits."""
+    alpha is so small that x / alpha would lose all digits.
+    """
     return s.alpha * x0 + s.sigma * eps + (s.sigma - s.alpha * t.sigma / t.alpha) * (better - eps)
 
 
 Rule = Callable[[Tensor, Tensor, _Point, _Point, deque[_Seen]], Tensor]
-"""(x, x0, t, s, past) -> x at s; past has what was seen before, the newest first."""
+"""(x, x0, t, s, past) -> x at s; past has the earlier evaluations, the newest first."""
 
 
 def _by_rule(
@@ -135,9 +141,10 @@ def _posterior(x: Tensor, x0: Tensor, t: _Point, s: _Point) -> tuple[Tensor, flo
 def ddpm(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """Ancestral sampling: x_s drawn from the posterior q(x_s | x_t, x0).
+    """Ancestral sampling: x_s is a sample of the posterior q(x_s | x_t, x0).
 
-    DDPM, Eq. 6, 7 and Algorithm 2."""
+    DDPM, Eq. 6, 7 and Algorithm 2.
+    """
 
     def rule(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen]) -> Tensor:
         mean, beta_ts = _posterior(x, x0, t, s)
@@ -149,9 +156,10 @@ def ddpm(
 def ddpm_large(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """`ddpm` with the other variance, that of q(x_t | x_s): right for data like noise.
+    """`ddpm` with the other variance, that of q(x_t | x_s), which is optimal for x0 ~ N(0, 1).
 
-    DDPM, Section 3.2."""
+    DDPM, Section 3.2.
+    """
 
     def rule(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen]) -> Tensor:
         mean, beta_ts = _posterior(x, x0, t, s)
@@ -170,7 +178,8 @@ def ddim(
 ) -> Iterator[Step]:
     """The deterministic walk (eta = 0), or with noise up to that of `ddpm` (eta = 1).
 
-    DDIM, Eq. 12 and 16."""
+    DDIM, Eq. 12 and 16.
+    """
 
     def rule(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen]) -> Tensor:
         shrink = t.alpha * s.sigma / (s.alpha * t.sigma)
@@ -193,7 +202,8 @@ def sde_dpm_pp_2m(
 ) -> Iterator[Step]:
     """SDE-DPM-Solver++(2M): the second order of `dpm_pp_2m` for the reverse SDE.
 
-    Lu et al. 2022 (DPM-Solver++)."""
+    Lu et al. 2022 (DPM-Solver++).
+    """
 
     def rule(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen]) -> Tensor:
         target = _midway(x0, t, s, past)
@@ -208,8 +218,10 @@ def sde_dpm_pp_2m(
 
 
 def _midway(x0: Tensor, t: _Point, s: _Point, past: Sequence[_Seen]) -> Tensor:
-    """x0 half-way from t to s in lam, on the line through the last two; just x0 if there is no line
-    to follow."""
+    """x0 half-way from t to s in lam, on the line through the last two evaluations.
+
+    Just x0 for the first step, and for the last, where lam is infinite.
+    """
     if not past or not s.sigma:
         return x0
     return x0 + (s.lam - t.lam) / (2 * (t.lam - past[0].at.lam)) * (x0 - past[0].x0)
@@ -220,7 +232,8 @@ def dpm_pp_2m(
 ) -> Iterator[Step]:
     """DPM-Solver++(2M): second order at one evaluation a step.
 
-    Lu et al. 2022 (DPM-Solver++), Algorithm 2."""
+    Lu et al. 2022 (DPM-Solver++), Algorithm 2.
+    """
 
     def rule(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen]) -> Tensor:
         return _toward(x, _midway(x0, t, s, past), t, s)
@@ -231,12 +244,13 @@ def dpm_pp_2m(
 def dpm_pp_3m(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """DPM-Solver++(3M): slope and bend of x0 over lam, from the last three evaluations.
+    """DPM-Solver++(3M): first and second derivative of x0 in lam, from the last three evaluations.
 
-    Lu et al. 2022 (DPM-Solver++). The second step has two to go by and is one of `dpm_pp_2m`; the
-    first and the last are those of `ddim`. The authors' multistep code, and diffusers after it,
-    take half the bend (their singlestep code has the whole) and are of order 2:
-    tests/test_conformance.py shows it."""
+    Lu et al. 2022 (DPM-Solver++). The second step has two evaluations and is one of `dpm_pp_2m`;
+    the first and the last are those of `ddim`. The authors' multistep code, and diffusers after it,
+    take half the second derivative (their singlestep code has the whole) and are of order 2:
+    tests/test_conformance.py shows it.
+    """
 
     def rule(x: Tensor, x0: Tensor, t: _Point, s: _Point, past: deque[_Seen]) -> Tensor:
         target = _midway(x0, t, s, past)
@@ -277,9 +291,12 @@ def unipc3(
 def _unipc(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], order: int
 ) -> Iterator[Step]:
-    """Steps towards a weighted mean of what was seen (the predictor); each is taken again, with
-    what is seen where it led (the corrector), before the next. With the corrector the error falls
-    by one order more than `order`."""
+    """Predictor and corrector of UniPC.
+
+    The predictor steps towards a weighted mean of the evaluations so far. The corrector repeats the
+    step before the next one, with the evaluation at its end point added; with it the error falls by
+    one order more than `order`.
+    """
     past: deque[_Seen] = deque(maxlen=order)
     used = 0  # the order of the last step
     for left, (t, s) in zip(range(len(times) - 1, 0, -1), _strides(schedule, times), strict=True):
@@ -297,12 +314,13 @@ def _unipc(
 def _united(
     past: list[_Seen], t: _Point, s: _Point, ahead: Sequence[tuple[float, Tensor]] = ()
 ) -> Tensor:
-    """UniPC's estimate of x0 for the step from t to s: from x0 at t (past[0]), before it, and
-    perhaps `ahead`, at s.
+    """UniPC's estimate of x0 for the step from t to s.
 
-    ahead holds (place, x0) with places in units of the step: 0 is t, 1 is s. With two others or
-    more the weights make the step exact for polynomials in lam through all of these points. UniPC,
-    Theorem 3.1."""
+    It is made of x0 at t (past[0]), earlier evaluations, and perhaps `ahead`, at s. ahead holds
+    (place, x0) with places in units of the step: 0 is t, 1 is s. With two others or more the
+    weights make the step exact for polynomials in lam through all of these points. UniPC, Theorem
+    3.1.
+    """
     h, x0 = s.lam - t.lam, past[0].x0
     others = [((seen.at.lam - t.lam) / h, seen.x0) for seen in past[1:]] + list(ahead)
     if len(others) == 1:
@@ -331,8 +349,10 @@ def euler(
 def heun(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """Second order at two evaluations a step, but for the last. Karras et al. 2022 (EDM), Algorithm
-    1."""
+    """Second order at two evaluations a step, but for the last.
+
+    Karras et al. 2022 (EDM), Algorithm 1.
+    """
     for t, s in _strides(schedule, times):
         x0 = denoise(x, t.t)
         yield Step(t.t, x, x0)
@@ -352,16 +372,20 @@ def _heun_step(denoise: Denoise, x: Tensor, x0: Tensor, t: _Point, s: _Point) ->
 def ipndm(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """Adams and Bashforth's multistep method of order 4, with lower orders to start. Zhang & Chen
-    2023 (DEIS)."""
+    """Adams and Bashforth's multistep method of order 4, with lower orders to start.
+
+    Zhang & Chen 2023 (DEIS).
+    """
     return _adams_bashforth(denoise, schedule, x, times, heun_first=False)
 
 
 def plms(
     denoise: Denoise, schedule: Schedule, x: Tensor, times: Sequence[float], randn_like: RandnLike
 ) -> Iterator[Step]:
-    """PNDM without its Runge-Kutta steps: `ipndm` with a first step of `heun`. Liu et al. 2022
-    (PNDM), Eq. 12."""
+    """PNDM without its Runge-Kutta steps: `ipndm` with a first step of `heun`.
+
+    Liu et al. 2022 (PNDM), Eq. 12.
+    """
     return _adams_bashforth(denoise, schedule, x, times, heun_first=True)
 
 
@@ -371,7 +395,8 @@ def _adams_bashforth(
     """Steps along a weighted mean of the last four eps.
 
     The weights are those for equal strides in sigma / alpha, whatever the strides are: hence
-    "pseudo" numerical."""
+    "pseudo" numerical.
+    """
     weights = (
         (1,),
         (3 / 2, -1 / 2),
@@ -410,8 +435,7 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def evaluations(name: str, steps: int) -> int:
-    """How often the sampler asks the network on its way of so many steps (1..1000), found by
-    letting it walk."""
+    """How often a sampler evaluates the network in so many steps (1..1000), by a dry run."""
     asked = 0
 
     def denoise(x: Tensor, _t: float) -> Tensor:
@@ -428,7 +452,7 @@ def evaluations(name: str, steps: int) -> int:
 
 
 def affordable_steps(name: str, budget: int) -> int:
-    """The most steps (0..1000) of the sampler that ask the network no more than budget times."""
+    """The most steps (0..1000) of the sampler that need no more than `budget` evaluations."""
     return bisect_right(
         range(1, min(budget, 1000) + 1), budget, key=lambda steps: evaluations(name, steps)
     )

@@ -19,14 +19,18 @@ from torch import Tensor
 
 
 def linear_betas(T: int) -> Tensor:
-    """Betas from 1e-4 to 0.02 over 1000 steps, rescaled for other T (below 20 too few for noise).
-    DDPM, Section 4."""
+    """Betas from 1e-4 to 0.02 over 1000 steps, rescaled for other T.
+
+    For T below 20 the last time is not pure noise. DDPM, Section 4.
+    """
     return (torch.linspace(1e-4, 0.02, T, dtype=torch.float64) * (1000 / T)).clamp(max=0.999)
 
 
 def cosine_betas(T: int) -> Tensor:
-    """Betas for which alpha_bar falls like a squared cosine. Improved DDPM (Nichol & Dhariwal
-    2021), Eq. 17."""
+    """Betas for which alpha_bar falls like a squared cosine.
+
+    Improved DDPM (Nichol & Dhariwal 2021), Eq. 17.
+    """
     u = torch.arange(T + 1, dtype=torch.float64) / T
     alpha_bar = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
@@ -55,7 +59,8 @@ class Bounds(NamedTuple):
 class Grid(NamedTuple):
     """A way to spread times: (schedule, steps, *parameters) -> times, and the parameters' bounds.
 
-    The function has the parameters' defaults."""
+    The function has the parameters' defaults.
+    """
 
     times: Callable[..., list[float]]
     parameters: dict[str, Bounds]
@@ -69,7 +74,8 @@ def uniform(schedule: "Schedule", steps: int) -> list[float]:
 def power(schedule: "Schedule", steps: int, rho: float = 0.5) -> list[float]:
     """t = T * u**rho, u uniform from 1 to 0.
 
-    Below 1, rho spends the steps where the noise is strong: few steps look far better."""
+    Below 1, rho spends the steps where the noise is strong: few steps look far better.
+    """
     return [schedule.T * (1 - k / steps) ** rho for k in range(steps + 1)]
 
 
@@ -77,7 +83,8 @@ def leading(schedule: "Schedule", steps: int) -> list[float]:
     """Multiples of T // steps, plus 1: DDIM's own grid.
 
     It starts at 1 + (steps - 1) * (T // steps): for few steps far *below* T, where an image is not
-    all noise yet."""
+    all noise yet.
+    """
     stride = schedule.T // steps
     return [float(1 + k * stride) for k in reversed(range(steps))] + [0.0]
 
@@ -96,7 +103,7 @@ def karras(
 ) -> list[float]:
     """Equal strides in (sigma / alpha)**(1 / rho), from sigma_max to sigma_min, then 0.
 
-    Both ends are first brought inside what the schedule has from T to 1. Karras et al. 2022, Eq. 5.
+    Both ends are first clipped to what the schedule has from T to 1. Karras et al. 2022, Eq. 5.
     """
     Bounds(sigma_min, GRIDS["karras"].parameters["sigma_max"].high).check("sigma_max", sigma_max)
     # sigma / alpha at t = 1..T
@@ -125,7 +132,8 @@ GRIDS: dict[str, Grid] = {
 def parse_grid(text: str) -> tuple[Grid, list[float]]:
     """A grid and its parameters, written name or name(1, 2).
 
-    Raises ValueError that names the valid grids, or the parameters that this one takes."""
+    Raises ValueError that names the valid grids, or the parameters that this one takes.
+    """
     found = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text) if isinstance(text, str) else None
     name, inside = found.groups() if found else ("", None)
     if name not in GRIDS:
@@ -172,8 +180,9 @@ class Schedule:
         """alpha and sigma at times t in [0, T], as float64 tensors of t's shape, on t's device.
 
         Whole numbers give the betas' own values. Between them log-SNR is interpolated, so that a
-        solver may land there; between 0 and 1, where log-SNR is infinite at one end, sigma grows in
-        proportion to t."""
+        solver may evaluate there; between 0 and 1, where log-SNR is infinite at one end, sigma
+        grows in proportion to t.
+        """
         t = torch.as_tensor(t, dtype=torch.float64)
         log_snr = _log_snr(self, t.device)
         below, above = t.floor().long().clamp(1, self.T), t.ceil().long().clamp(1, self.T)
@@ -186,8 +195,9 @@ class Schedule:
         """The steps + 1 times that a sampler walks through, falling to 0.
 
         The first is T, with `leading` and `karras` a time below it. grid is a key of GRIDS, with
-        parameters in parentheses if the default ones will not do: "karras(7, 0.05, 40)".
-        Raises ValueError unless that is so and 1 <= steps <= T."""
+        parameters in parentheses unless the defaults are meant: "karras(7, 0.05, 40)".
+        Raises ValueError for an unknown grid, or steps outside 1..T.
+        """
         found, parameters = parse_grid(grid)
         if type(steps) is not int or not 1 <= steps <= self.T:
             raise ValueError(f"steps must be a whole number in 1..{self.T}, got {steps!r}")

@@ -1,7 +1,8 @@
-"""What a walk from noise is asked to be: one frozen value, with every default and every bound.
+"""The settings of one sampling run: one frozen value, with the library's defaults and bounds.
 
-Command line, page, evaluation and pipeline pass it on whole. What depends on the model (its labels,
-its number of times, the size of its images) is checked by the pipeline that walks.
+(The page's own bounds are in demo/requests.py.) Command line, page, evaluation and pipeline pass it
+on whole. What depends on the model (its labels, its number of times, the size of its images) is
+checked by the pipeline.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +21,11 @@ GUIDANCE = Bounds(0, 20)
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Where a walk begins if not at pure noise: at images x0 (N×C×H×W in [-1, 1]) with each seed's
-    noise added up to time t (1..T). Meng et al. 2022 (SDEdit)."""
+    """Where a walk begins if not at pure noise: at images with noise up to time t.
+
+    x0: the images, N×C×H×W in [-1, 1]; each seed's noise is added to its image. t: 1..T. Meng et
+    al. 2022 (SDEdit).
+    """
 
     x0: Tensor
     t: float
@@ -29,12 +33,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Settings:
-    """One image a seed, and how to sample it.
+    """One image per seed, and how to sample it.
 
     Args:
         seeds: each in 0..MAX_SEED, at most MAX_IMAGES; a seed gives the same image in any batch.
         labels: one label for all, or one for each seed, 0..classes - 1. None: the class that the
-            seed chooses (`Pipeline.label_of`). The number `classes`: the network is told no label.
+            seed chooses (`Pipeline.label_of`). The number `classes`: the network gets no label.
         sampler: a key of SAMPLERS.
         steps: 1..T; most samplers evaluate the network once a step.
         grid: where the steps fall, a key of GRIDS, perhaps with parameters ("power(0.6)"). None:
@@ -82,7 +86,8 @@ class Settings:
     def times(self, schedule: Schedule) -> list[float]:
         """Where the frames of the walk lie, from its start to 0.
 
-        Raises ValueError for steps or a start that the schedule does not have."""
+        Raises ValueError for steps or a start that the schedule does not have.
+        """
         grid = SAMPLERS[self.sampler].grid if self.grid is None else self.grid
         times = schedule.times(self.steps, grid)
         if self.start is None:
@@ -95,13 +100,13 @@ class Settings:
 
     @property
     def walk(self) -> Callable[..., Iterator[Step]]:
-        """The sampler, with its own settings as they are asked for."""
+        """The sampler, with its own settings filled in."""
         walk = SAMPLERS[self.sampler].walk
         return walk if self.eta is None else partial(walk, eta=self.eta)
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations an image on the whole way from noise."""
+        """Network evaluations per image on the whole way from noise."""
         return evaluations(self.sampler, self.steps) * (2 if self.guidance else 1)
 
     @property

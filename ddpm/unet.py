@@ -1,10 +1,10 @@
-"""The network: a U-Net that looks at a noisy image, is told the time and the label, and says what
-it sees.
+"""The network: a U-Net that takes a noisy image, the time and the label, and predicts the noise.
 
-Read it from the bottom up: `UNet.forward` is eleven lines. Every block is called as block(x, emb),
-where emb (N×E) is what the network knows besides the picture: the time and the label. The blocks
-know nothing of diffusion. The parts and their order are those of diffusers' UNet2DModel, so that
-weights can be carried over."""
+What exactly it predicts, noise or image or a mix of both, is its `prediction`. Read the file from
+the bottom up: `UNet.forward` is eleven lines. Every block is called as block(x, emb), where emb
+(N×E) is the embedding of the time and the label. The blocks know nothing of diffusion. The parts
+and their order are those of diffusers' UNet2DModel, so that weights can be carried over.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,23 +15,22 @@ from torch import Tensor, nn
 
 from .schedule import Schedule
 
-Network = Callable[
-    [Tensor, Tensor, Tensor | None], Tensor
-]  # (x, t, y) -> out, as UNet.forward has it
-PREDICTION_TYPES = (
-    "v",
-    "eps",
-    "x0",
-)  # what a network may be trained to say; diffusion.PREDICTIONS has the formulas
+Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(x, t, y) -> out, as `UNet.forward`."""
 
-# What a network may take, whoever describes it: numbers in one image of one layer, pixels a side
-# where every pixel attends to every other, parameters (2 GB).
+# What a network may be trained to predict; diffusion.PREDICTIONS has the formulas.
+PREDICTION_TYPES = ("v", "eps", "x0")
+
+# The most that a network may have: values in one image of one layer, pixels a side where every
+# pixel attends to every other, parameters (2 GB).
 MAX_VALUES, MAX_ATTENTION, MAX_PARAMETERS = 2**24, 64, 2**29
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
-    """Cosines and sines of t at dim / 2 frequencies from 1 down to 1/10000: N -> N×dim. DDPM,
-    Appendix B."""
+    """Cosines and sines of t at dim / 2 frequencies from 1 down to 1/10000: N -> N×dim.
+
+    DDPM, Appendix B.
+    """
     frequencies = torch.exp(
         -math.log(10_000) * torch.arange(dim // 2, device=t.device) / (dim // 2)
     )
@@ -40,8 +39,10 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
 
 
 def _silence(layer: nn.Module) -> None:
-    """Makes the last layer of a branch say 0 at birth, so that a deep network starts out as a
-    shallow one."""
+    """Makes the last layer of a branch output 0 at the start of training.
+
+    So a deep network starts as a shallow one.
+    """
     for p in layer.parameters():
         nn.init.zeros_(p)
 
@@ -69,7 +70,7 @@ class Attention(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut, the second one steered by emb; then perhaps attention."""
+    """Two convolutions beside a shortcut, with a scale and shift from emb; perhaps attention."""
 
     def __init__(self, c_in: int, c_out: int, c_emb: int, groups: int, heads: int = 0) -> None:
         super().__init__()
@@ -99,7 +100,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x N×C×H×W -> N×C×H/2×W/2; emb is not looked at."""
+        """x N×C×H×W -> N×C×H/2×W/2; emb is not used."""
         out: Tensor = self.conv(x)
         return out
 
@@ -112,19 +113,19 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x N×C×H×W -> N×C×2H×2W; emb is not looked at."""
+        """x N×C×H×W -> N×C×2H×2W; emb is not used."""
         out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return out
 
 
 class UNet(nn.Module):
-    """The whole network, with the three facts without which its weights mean nothing.
+    """The whole network, with the schedule and the prediction that its weights were trained for.
 
     Args:
-        channels, size: of the images: 1 or 3, and pixels a side (a multiple of 2 ** (number of
-            levels - 1)).
-        classes: how many labels there are; 0 for none. Label `classes` itself stands for "no
-            label".
+        channels, size: of the images: 1 or 3, and pixels a side (a multiple of
+            2 ** (number of levels - 1)).
+        classes: how many labels there are; 0 for none. Label `classes` itself stands for
+            "no label".
         width: the unit of width in channels, a multiple of 8.
         mults: the width of each level, as a multiple of `width`; each level halves the resolution.
         blocks: residual blocks a level on the way down (one more on the way up).
@@ -171,9 +172,8 @@ class UNet(nn.Module):
 
         self.time = nn.Sequential(nn.Linear(stem, c_emb), nn.SiLU(), nn.Linear(c_emb, c_emb))
         table = torch.empty(classes + 1, c_emb)
-        if (
-            not table.is_meta
-        ):  # there (hub.py) random numbers would import half of torch for nothing
+        # On the meta device (hub.py) random numbers would import half of torch for nothing.
+        if not table.is_meta:
             table.normal_()
         self.label = nn.Embedding(classes + 1, c_emb, _weight=table) if classes else None
         self.conv_in = nn.Conv2d(channels, stem, 3, padding=1)
@@ -207,8 +207,9 @@ class UNet(nn.Module):
         """What the network predicts (see `prediction`), N×C×H×W.
 
         x is N×C×H×W, t N times in (0, T], y N labels; y may be None, or hold `classes`, where there
-        is no label."""
-        # The field counts times from 0.
+        is no label.
+        """
+        # Elsewhere in the field (and in diffusers) times count from 0.
         emb = self.time(timestep_embedding(t - 1, self.conv_in.out_channels))
         if self.label is not None:
             none = torch.full_like(t, self.classes, dtype=torch.long)
@@ -235,7 +236,7 @@ def _check(
     attention: tuple[bool, ...],
     prediction: str,
 ) -> None:
-    """Bounds on every argument: they may come from a stranger's config.json."""
+    """Checks the bounds of every argument: they may come from an untrusted config.json."""
     if not 1 <= len(mults) <= 5:
         raise ValueError(f"mults must be 1 to 5 whole numbers, got {len(mults)}")
     side, levels = 2 ** (len(mults) - 1), len(mults)
@@ -272,7 +273,7 @@ def _check(
 def _check_memory(
     size: int, width: int, mults: tuple[int, ...], attention: tuple[bool, ...]
 ) -> None:
-    """Raises ValueError for a network whose layers would hold too much, before memory is taken."""
+    """Raises ValueError if the layers would need too much memory, before any is taken."""
     sides = [size >> level for level in range(len(mults))]
     widest = max(width * m * side**2 for m, side in zip(mults, sides, strict=True))
     _check_most("width × mult × pixels of a level", widest, MAX_VALUES)

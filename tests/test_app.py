@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
-from ddpm import Pipeline
+from ddpm import GRIDS, SAMPLERS, Pipeline
 from ddpm.pixels import FRAME_MS, LAST_MS
 from tests.helpers import decode, distance
 
@@ -234,3 +235,10 @@ def test_the_tasks_are_tools_of_an_mcp_server_where_the_extra_is_installed(clien
     for name in ("generate", "compare", "ladder", "forward", "denoise"):
         [tool] = [tool for key, tool in tools.items() if key.endswith(name)]
         assert tool["description"] and tool["inputSchema"]["properties"]
+
+
+@pytest.mark.parametrize("task", [app.generate, app.compare, app.ladder, app.denoise], ids=lambda task: task.__name__)
+def test_the_api_names_every_sampler_and_grid(task):
+    words = set(re.findall(r"[\w+-]+", task.__doc__))
+    assert words >= set(SAMPLERS)
+    assert task is not app.generate or words >= set(GRIDS)

@@ -1,4 +1,4 @@
-"""What the page says of the weights: what the model is, and how good it was measured to be."""
+"""Sentences about the weights: what the model is, and how good it was measured to be."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,8 @@ def about(pipeline: Pipeline) -> str:
 def quality(pipeline: Pipeline, folder: Path) -> str:
     """What `python -m train.evaluate --out` measured, in a sentence.
 
-    "" unless its report lies in the folder and is about these weights."""
+    "" unless its report lies in the folder and is about these weights.
+    """
     try:
         report = json.loads((folder / "evaluation.json").read_bytes())
         if report["weights_sha256"] != pipeline.config["sha256"]:
@@ -34,7 +35,7 @@ def quality(pipeline: Pipeline, folder: Path) -> str:
             "(lower is better)"
         )
         said += f"; {shows:.1%} show the digit asked for." if shows is not None else "."
-    # Whatever a stranger's file holds: what is no such report tells nothing.
+    # An untrusted file may hold anything: what is no such report is left out.
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return ""
     return said

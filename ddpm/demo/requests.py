@@ -13,15 +13,16 @@ from typing import Any
 
 from PIL import Image
 
+from ..hub import ANY, NONE
 from ..samplers import SAMPLERS
 from ..schedule import GRIDS, Bounds
 from ..settings import GUIDANCE, MAX_SEED, Settings
 
-ANY, NONE, BEST = "any", "none", "best"
+BEST = "best"
 COUNTS = (1, 4, 9, 16, 25, 36, 64)
 MAX_STEPS = 1000
 MAX_WORK = 20_000  # network evaluations of one image: about twenty seconds on two cores
-LADDER = (1, 2, 5, 10, 20, 50, 100)  # steps of the walks that show what a step buys
+LADDER = (1, 2, 5, 10, 20, 50, 100)  # steps of the walks that show what more steps improve
 MAX_RIVALS, FEW = 4, (1, 4)  # walks side by side, and how many images each may have
 MAX_PNG, MAX_SIDE = 100_000, 512  # of a picture from outside: characters, pixels
 # Ten of MNIST's test images, 0 to 9, in a row.
@@ -32,7 +33,7 @@ DIGITS = Path(__file__).parents[1] / "player" / "digits.png"
 class Request:
     """A form as it is filled in: the settings of `Settings` in a visitor's words.
 
-    label: a class by its name, "any" (each seed chooses its own) or "none" (the network is told no
+    label: a class by its name, "any" (each seed chooses its own) or "none" (the network gets no
     label). count: images, from successive seeds. seed: the first one; None: random. time_grid: a
     key of GRIDS, or "best".
     """
@@ -47,7 +48,10 @@ class Request:
     guidance: float = Settings.guidance
 
     def settings(self, names: Sequence[str]) -> Settings:
-        """The same as Settings. names: of the classes that the model knows."""
+        """The same as Settings. names: of the classes that the model knows.
+
+        Raises ValueError that names what is valid.
+        """
         count, sampler = self.count, self.sampler
         _whole("count", count, 1, COUNTS[-1])
         _whole("steps", self.steps, 1, MAX_STEPS)
@@ -57,7 +61,7 @@ class Request:
         one_of("label", self.label, (ANY, NONE, *names))
         one_of("sampler", sampler, list(SAMPLERS))
         one_of("time_grid", self.time_grid, (BEST, *GRIDS))
-        Bounds(0, 1).check("eta", self.eta)
+        SAMPLERS["ddim"].settings["eta"].check("eta", self.eta)
         GUIDANCE.check("guidance", self.guidance)
         if self.guidance and self.label == NONE:
             raise ValueError("guidance needs a label: ask for any, or for one of them")
@@ -85,7 +89,8 @@ def rivals(
     """Settings for two to four walks from the same noise.
 
     ways: (sampler, steps) of each; "none" or None leaves one out. asked: label, count, seed and
-    guidance of `Request`, the same for all."""
+    guidance of `Request`, the same for all.
+    """
     one_of("count", asked["count"], FEW)
     if asked["seed"] is None:
         asked["seed"] = random_seed()  # one for all
@@ -109,7 +114,8 @@ def ladder(names: Sequence[str], **asked: Any) -> Settings:
 def picture(asked: str) -> bytes:
     """A PNG: one of the digits that come with the app ("0" to "9"), or base64 of any small PNG.
 
-    A data URI will do too. Nothing is decoded that is larger than it may be."""
+    A data URI is accepted too. Nothing is decoded that is larger than it may be.
+    """
     if not isinstance(asked, str) or not asked:
         raise ValueError("the picture must be a digit (0 to 9) or a PNG as base64")
     if asked in "0123456789" and len(asked) == 1:
@@ -122,7 +128,7 @@ def picture(asked: str) -> bytes:
             large = max(found.size) > MAX_SIDE
             if not large:
                 found.load()
-    except Exception as error:  # Pillow raises what it likes at broken files
+    except Exception as error:  # Pillow raises errors of many kinds for broken files
         raise ValueError("the picture must be a PNG as base64") from error
     if large:
         raise ValueError(f"the picture is too large: at most {MAX_SIDE} pixels a side")
@@ -130,7 +136,7 @@ def picture(asked: str) -> bytes:
 
 
 def time(t: float, T: int) -> float:
-    """A time at which a picture can be left to a model of T times."""
+    """Checks a start time: a number in 1..T, or ValueError."""
     Bounds(1, T).check("t", t)
     return t
 

@@ -1,7 +1,7 @@
-"""Which weights an app draws with: those it was told to use or, while they are not to be had, the
-built-in ones.
+"""Which weights an app uses: those it was told to use; until they are available, the built-in ones.
 
-Nothing here waits for a slow network longer than it is told to, and nothing falls back in silence.
+Nothing here waits for a slow network longer than it is told to. If the weights cannot be loaded,
+`Serving.problem` says why.
 """
 
 import threading
@@ -25,8 +25,10 @@ class Weights(NamedTuple):
 
 @cache
 def pipeline(weights: Weights) -> Pipeline:
-    """The network, loaded once a process. A process that has not loaded them yet finds them in the
-    cache."""
+    """The network, loaded once per process.
+
+    A process that has not loaded the weights yet finds them in the cache.
+    """
     return Pipeline.from_pretrained(weights.source, revision=weights.commit)
 
 
@@ -38,17 +40,17 @@ def on_fastest_device(weights: Weights) -> Pipeline:
 
 
 class Serving:
-    """Loads the weights that an app was told to use in a thread of its own. `weights` are those to
-    draw with now."""
+    """Loads the weights that an app was told to use, in a thread of its own.
+
+    `weights` are those to use now.
+    """
 
     def __init__(self, source: str, revision: str | None = None) -> None:
         self.source, self.revision = source, revision
         self.weights = Weights(DEFAULT)
-        self.arrived = (source, revision) == (
-            DEFAULT,
-            None,
-        )  # whether `weights` are those that were asked for
-        self.problem: str | None = None  # why they cannot be had, in one line
+        # Whether `weights` are those that were asked for.
+        self.arrived = (source, revision) == (DEFAULT, None)
+        self.problem: str | None = None  # why they could not be loaded, in one line
         self._thread: threading.Thread | None = None
 
     @property
@@ -57,8 +59,7 @@ class Serving:
         return "/" not in self.weights.source and (BUILT_IN / self.weights.source).is_dir()
 
     def load(self, patience: float) -> None:
-        """Tries to get the weights, unless they are there; comes back after so many seconds at the
-        latest."""
+        """Starts to load the weights, unless they are there; waits at most `patience` seconds."""
         if not self.arrived and not (self._thread and self._thread.is_alive()):
             self.problem = None
             self._thread = threading.Thread(target=self._load, daemon=True)
@@ -70,10 +71,9 @@ class Serving:
         try:
             found = Pipeline.from_pretrained(self.source, revision=self.revision)
             weights = Weights(self.source, found.commit)
-            _ = pipeline(
-                weights
-            ).engine  # here, once; visitors who come at the same time would each start one
+            # Here, once: several visitors at the same time would each start an engine.
+            _ = pipeline(weights).engine
             self.weights, self.arrived = weights, True
-        # in a thread nobody else would hear of it: whatever it is, the page must say so
+        # In a thread the error would be lost: whatever it is, the page must say so.
         except Exception as error:
             self.problem = " ".join(str(error).split()) or type(error).__name__

@@ -1,7 +1,7 @@
 """What the page can do: walks come back as films to play.
 
 A task is a plain value, so it may be sent to another process. `films` yields the same film again
-and again, a little longer each time; whoever stops listening stops the work at the next step. A
+and again, a little longer each time; when the client has gone, the work stops at the next step. A
 film is plain data (see ddpm/player).
 """
 
@@ -59,8 +59,10 @@ class Generate:
 
 @dataclass(frozen=True)
 class Compare:
-    """The same noise through several samplers, in step; then how far each ends from a walk of a
-    thousand steps."""
+    """The same noise through several samplers, in step.
+
+    Then the distance of each result from that of a walk of a thousand steps.
+    """
 
     rivals: Sequence[Settings]
 
@@ -80,7 +82,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The same noise in 1, 2, 5, … steps: what a step buys."""
+    """The same noise in 1, 2, 5, … steps: what more steps improve."""
 
     settings: Settings
 
@@ -102,7 +104,7 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Forward:
-    """A picture (a PNG) with ever less noise, and what the network sees in it at each moment."""
+    """A picture (a PNG) with ever less noise, and the network's prediction at each moment."""
 
     picture: bytes
     seed: int
@@ -177,7 +179,10 @@ class _Running:
 def _shown(
     running: Sequence[_Running], then: Callable[[], Iterator[None]] | None = None
 ) -> Iterator[Film]:
-    """Walks side by side: whichever is behind goes on. Then what is still to be told about them."""
+    """Walks side by side: the one that is furthest behind takes the next step.
+
+    then: what is still to be computed when all have arrived.
+    """
     id, shown, walks = _new_id(), 0.0, [each.walk for each in running]
 
     def steps() -> Iterator[None]:
@@ -195,7 +200,10 @@ def _shown(
 
 
 class _References:
-    """Where walks of REFERENCE steps end, of the last few noises: who compares, compares often."""
+    """The results of walks of REFERENCE steps from the last few noises.
+
+    They are kept, because users often compare several times from the same noise.
+    """
 
     MOST = 16
 
@@ -206,7 +214,7 @@ class _References:
         return len(self._kept)
 
     def find(self, pipeline: Pipeline, settings: Settings) -> Iterator[float | Tensor]:
-        """Yields the share of the way that is done, now and then, and at last the images."""
+        """Yields the share of the way that is done, again and again, and at last the images."""
         if (pipeline, settings) not in self._kept:
             for k, frame in enumerate(pipeline.stream(settings)):  # noqa: B007 - the last counts
                 yield k / settings.steps
@@ -241,7 +249,7 @@ def _distances(pipeline: Pipeline, running: Sequence[_Running]) -> Iterator[None
 
 
 def as_images(pipeline: Pipeline, picture: bytes) -> Tensor:
-    """A PNG as one image 1×C×H×W that the pipeline's network can look at."""
+    """A PNG as one image 1×C×H×W of the size and colors of the pipeline's network."""
     with Image.open(io.BytesIO(picture), formats=["PNG"]) as found:
         return from_picture(found, pipeline.model.channels, pipeline.model.size)
 

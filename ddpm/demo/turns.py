@@ -1,8 +1,8 @@
 """Who computes next: many visitors share one network.
 
-A film grows a little at a time (`tasks.SHOW_EVERY`). Before each time it waits for its turn, and
-whatever is the least work in all goes first: short work passes long work, and what came first goes
-first among equals.
+A film grows a little at a time (`tasks.SHOW_EVERY`). Before each time it waits for its turn. The
+task with the least work in all goes first: short work passes long work, and among equals the
+earlier task goes first.
 """
 
 import threading
@@ -30,9 +30,10 @@ class Turns:
     def share(
         self, films: Iterator[Film], work: int, listens: Callable[[], bool]
     ) -> Iterator[Film]:
-        """The same films, each made when it is its turn. Raises ValueError once nobody listens.
+        """The same films, each computed in its turn. Raises ValueError when the client has gone.
 
-        work: network evaluations times images, in all."""
+        work: network evaluations times images, in all. listens: whether the client still fetches.
+        """
         me = work, next(self._arrivals)
         try:
             while True:

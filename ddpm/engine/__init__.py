@@ -1,8 +1,9 @@
 """What computes the network: ONNX Runtime where it can, PyTorch everywhere else.
 
-On a CPU, ONNX Runtime takes a fraction of PyTorch's time for the same numbers (`python -m
-train.benchmark.sampling` measures it). It is not needed: where its package is missing, broken, or
-of another mind than PyTorch, PyTorch does the work, and `Engine.text` says so and why."""
+On a CPU, ONNX Runtime takes a fraction of PyTorch's time for the same numbers
+(`python -m train.benchmark.sampling` measures it). It is optional: where its package is missing,
+broken, or gives different results, PyTorch does the work, and `Engine.text` says so and why.
+"""
 
 import os
 from typing import Any, NamedTuple
@@ -13,14 +14,14 @@ from torch import Tensor
 from ..unet import Network, UNet
 from . import onnx
 
-# images that ONNX Runtime is given at once: it never gives memory back, and more are no faster
+# images that ONNX Runtime gets at once: it never frees memory, and more are no faster
 _MOST = 64
-_BYTES = 2**28  # for the largest thing that a layer makes of the images that are computed at once
-_AGREE = 1e-3  # the largest difference to PyTorch, beside the largest value; 1e-5 is usual
+_BYTES = 2**28  # for the largest tensor in a layer, of all images that are computed at once
+_AGREE = 1e-3  # the largest difference from PyTorch, relative to the largest value; 1e-5 is usual
 
 
 class Engine(NamedTuple):
-    """A way to compute the network, and a line of words about it (of no visitor's making)."""
+    """A way to compute the network, and a line of text about it (it contains no user input)."""
 
     run: Network
     text: str
@@ -32,7 +33,7 @@ def pytorch(model: UNet) -> Engine:
     def run(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         with torch.inference_mode():
             out: Tensor = model(x, t, y)
-        return out.clone()  # out here, where it becomes a tensor like any other
+        return out.clone()  # outside of inference mode, so that it is a normal tensor
 
     where = model.conv_in.weight.device
     threads = _threads() if where.type == "cpu" else ""
@@ -41,22 +42,22 @@ def pytorch(model: UNet) -> Engine:
 
 
 def onnx_runtime(model: UNet) -> Engine:
-    """ONNX Runtime, with a copy of the weights as they are now. Raises whatever the package does if
-    it is not right.
+    """ONNX Runtime, with a copy of the weights as they are now.
 
-    It starts as many threads as torch has now. They do not outlive a fork: a process draws with an
-    engine of its own."""
-    # From 1.29 on it reports to its maker, and leaves an identifier in the home folder, unless it
-    # is told not to.
+    It starts as many threads as torch has now. They do not survive a fork: each process needs an
+    engine of its own. Raises whatever the package raises if it does not work.
+    """
+    # From 1.29 on it sends usage data to its maker, and leaves an identifier in the home folder,
+    # unless this is set.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime  # optional, and only here
 
     onnxruntime.set_default_logger_severity(3)  # it warns of every GPU that it does not find
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Threads that wait by spinning answer fastest where they have the CPUs to themselves; where
-    # they have not, they hold up the very work that they wait for. This long a wait keeps the one
-    # and halves the other.
+    # Between two layers a thread spins (keeps a CPU busy while it waits). On an idle machine this
+    # is the fastest; where other programs need the CPUs, it takes them from the threads that still
+    # compute. Spinning for 200 µs at most keeps the first and halves the harm of the second.
     options.add_session_config_entry("session.intra_op.spin_duration_us", "200")
     session = onnxruntime.InferenceSession(
         onnx.graph(model), options, providers=["CPUExecutionProvider"]
@@ -76,11 +77,11 @@ def onnx_runtime(model: UNet) -> Engine:
 
 
 def fastest(model: UNet) -> Engine:
-    """The best that works here for a model whose weights will not change. Never raises: PyTorch is
-    always there.
+    """The fastest engine that works here, for a model whose weights will not change.
 
-    On a CPU the weights are laid out anew in place, channels last, which PyTorch computes with in
-    half the time."""
+    On a CPU the memory format of the weights is changed in place to channels last, with which
+    PyTorch takes half the time. Never raises: PyTorch is always there.
+    """
     if model.conv_in.weight.device.type != "cpu":
         return pytorch(model)
     ours = pytorch(model.to(memory_format=torch.channels_last))
@@ -90,9 +91,8 @@ def fastest(model: UNet) -> Engine:
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime"
         why = "is not installed" if missing else f"cannot be imported: {_line(error)}"
-    except (
-        Exception
-    ) as error:  # of whatever kind: a package that nobody needs must not stop a picture
+    # Of whatever kind: an optional package must not stop the generation of images.
+    except Exception as error:
         why = f"does not work: {_line(error)}"
     else:
         return engine
@@ -100,8 +100,11 @@ def fastest(model: UNet) -> Engine:
 
 
 def _at_once(model: UNet) -> int:
-    """How many images at once stay within _BYTES: what a level holds, and, where ONNX Runtime
-    attends, a number for each pair of pixels and each head."""
+    """How many images at once stay within _BYTES.
+
+    Counted are the values of a level and, where ONNX Runtime computes attention, one value for each
+    pair of pixels and each head.
+    """
     largest = max(
         m * side**2 * max(model.width, side**2 if attends else 0)
         for m, side, attends in zip(
@@ -115,7 +118,7 @@ def _at_once(model: UNet) -> int:
 
 
 def _in_parts(run: Network, most: int) -> Network:
-    """The same for any number of images, of which the network is given so many at once."""
+    """The same network for any number of images: it is given at most `most` at once."""
 
     def run_all(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         if len(x) <= most:
@@ -127,7 +130,7 @@ def _in_parts(run: Network, most: int) -> Network:
 
 
 def _check(run: Network, reference: Network, model: UNet) -> None:
-    """Raises ValueError unless both say the same of two noisy images."""
+    """Raises ValueError unless both give the same for two noisy images."""
     x = torch.randn(
         2, model.channels, model.size, model.size, generator=torch.Generator().manual_seed(0)
     )

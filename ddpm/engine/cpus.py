@@ -1,5 +1,7 @@
-"""How many CPUs this process has. A container shows all those of the machine, also where it may use
-only two."""
+"""How many CPUs this process has.
+
+A container shows all those of the machine, even where it may use only two.
+"""
 
 import math
 import os
@@ -12,31 +14,37 @@ _ROOT = Path("/")  # of /proc and /sys
 
 
 def available() -> int:
-    """CPUs that this process may run on, and no more than the CPU time its container is granted; 1
-    or more."""
-    some = hasattr(os, "sched_getaffinity")  # a Mac has no such thing
+    """CPUs that this process may use, 1 or more.
+
+    The least of those it may run on and the CPU time that its container is granted, rounded up.
+    """
+    some = hasattr(os, "sched_getaffinity")  # not on a Mac
     may_run_on = len(os.sched_getaffinity(0)) if some else os.cpu_count() or 1
     return max(1, math.ceil(min(may_run_on, _quota())))
 
 
 def use_all() -> int:
-    """Has torch, and any engine that starts afterwards, compute with `available` threads, if that
-    is fewer than torch chose by itself (it goes by the cores, and does not see a quota). Returns
-    their number.
+    """Lets torch compute with `available` threads, if torch chose more. Returns their number.
 
-    For the start of a program. Who set OMP_NUM_THREADS knows better: then nothing changes. A
-    process forked from this one, as ZeroGPU does it, computes with one thread: the others are not
-    forked along, and torch would wait for them for ever."""
+    Torch goes by the cores and does not see a quota. Engines that start afterwards use the same
+    number. Call it at the start of a program. If OMP_NUM_THREADS is set, it does not change the
+    number.
+
+    A process forked from this one, as on ZeroGPU, computes with one thread: the others do not
+    survive the fork, and torch would wait for them for ever.
+    """
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(min(torch.get_num_threads(), available()))
-    if hasattr(os, "register_at_fork"):  # Windows has no such thing
+    if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
     return torch.get_num_threads()
 
 
 def _quota() -> float:
-    """CPU seconds a second that Linux's control groups grant: the least of this process's group and
-    those above it."""
+    """CPU seconds per second that Linux's control groups grant.
+
+    The least of this process's group and those above it; infinite if there is no limit.
+    """
     try:
         groups = (_ROOT / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -61,8 +69,10 @@ def _quota() -> float:
 
 
 def _ratio(quota: Path, period: Path) -> float:
-    """The first word of one file by the last of the other, both in microseconds; infinite if there
-    is no limit."""
+    """The first word of one file divided by the last of the other; infinite if there is no limit.
+
+    Both are in microseconds.
+    """
     try:
         granted, of = int(quota.read_text().split()[0]), int(period.read_text().split()[-1])
     except (OSError, ValueError, IndexError):  # no such group; or "max", no limit

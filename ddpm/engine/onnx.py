@@ -1,14 +1,14 @@
-"""The network as an ONNX graph, weights included: the same function as `UNet.forward`, for other
-programs to compute.
+"""The network as an ONNX graph with its weights, for other programs to compute.
 
-Written from the loaded weights in a few milliseconds, byte by byte: the format is protocol buffers,
-eight messages of which are needed (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto gives the
-numbers of their fields), where torch's own exporter takes seconds and two packages more. Standard
-operators of opset 17 only. The number of images is left open, so one graph serves every batch.
+It is the same function as `UNet.forward`, written from the loaded weights in a few milliseconds,
+byte by byte. The format is protocol buffers, of which eight messages are needed
+(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto gives the numbers of their fields);
+torch's own exporter takes seconds and needs two more packages. The graph has only standard
+operators of opset 17. The number of images is left open, so one graph serves every batch.
 
-Read it beside unet.py: every function here has the name of what it translates. What differs is only
-how the sums are grouped: the linear layers that steer the blocks become one, with the scales and
-shifts of the norms they act upon folded in, and attention is written without transposing the image.
+Read it beside unet.py: every function here has the name of what it translates. Only the grouping
+of the sums differs: the linear layers from emb to the blocks become one, with the scales and
+shifts of the norms they act on folded in, and attention does not transpose the image.
 """
 
 import math
@@ -28,8 +28,10 @@ _TYPES = {np.dtype(np.float32): 1, np.dtype(np.int64): 7}  # TensorProto.DataTyp
 
 
 def _varint(n: int) -> bytes:
-    """A whole number, seven bits a byte, the lowest first; negative ones as 64-bit two's
-    complement."""
+    """A whole number, seven bits a byte, the lowest first.
+
+    Negative numbers are written as 64-bit two's complement.
+    """
     n &= 2**64 - 1
     parts = bytearray()
     while n > 127:
@@ -39,8 +41,10 @@ def _varint(n: int) -> bytes:
 
 
 def _message(*fields: tuple[int, int | float | str | bytes]) -> bytes:
-    """A protocol buffer of (number, value) fields; a field may come more than once, and a message
-    is bytes."""
+    """A protocol buffer of (number, value) fields.
+
+    A field may come more than once. A value that is itself a message is given as bytes.
+    """
     parts = []
     for number, value in fields:
         if isinstance(value, int):
@@ -64,8 +68,10 @@ def _attribute(name: str, value: Attribute) -> bytes:
 
 
 def _value(name: str, dtype: type, shape: Sequence[int | str]) -> bytes:
-    """An input or output: its element type, and each length as a number or, left open, as a
-    word."""
+    """An input or output: its element type and shape.
+
+    A length is a number or, if it is left open, a word.
+    """
     dims = ((1, _message((2 if isinstance(d, str) else 1, d))) for d in shape)
     return _message(
         (1, name), (2, _message((1, _message((1, _TYPES[np.dtype(dtype)]), (2, _message(*dims))))))
@@ -124,7 +130,7 @@ class _Graph:
         return self("Gemm", x, self.constant(weight), self.constant(bias), transB=1)
 
     def normalized(self, layer: nn.GroupNorm, x: str, side: int) -> str:
-        """Mean 0 and variance 1 in each group; the scale and shift of the layer are left to do."""
+        """Mean 0 and variance 1 in each group, without the scale and shift of the layer."""
         ones = torch.ones(layer.num_groups)
         x = self(
             "InstanceNormalization",
@@ -172,7 +178,7 @@ class _Graph:
         return self("Add", x, self.pointwise(m.out, self.reshape(h, 0, c, side, side)))
 
     def residual(self, m: ResidualBlock, x: str, scale: str, shift: str, side: int) -> str:
-        """scale and shift N×C×1×1: those of norm2, with those that emb asks for worked in."""
+        """scale and shift N×C×1×1: those of norm2 combined with those from emb."""
         h = self.conv(m.conv1, self.silu(self.norm(m.norm1, x, side)))
         h = self("Add", self("Mul", self.normalized(m.norm2, h, side), scale), shift)
         h = self.conv(m.conv2, self.silu(h))
@@ -181,7 +187,7 @@ class _Graph:
 
 
 def _embedding(g: _Graph, model: UNet) -> str:
-    """SiLU of what the network knows besides the picture, N×E, from the inputs t and y."""
+    """SiLU of the embedding of time and label, N×E, from the inputs t and y."""
     dim = model.conv_in.out_channels
     frequencies = torch.exp(-math.log(10_000) * torch.arange(dim // 2) / (dim // 2))
     angles = g(
@@ -198,11 +204,11 @@ def _embedding(g: _Graph, model: UNet) -> str:
 
 
 def _steering(g: _Graph, blocks: list[ResidualBlock], emb: str) -> list[str]:
-    """The scales and shifts, N×C×1×1 each, of the second norm of every block in turn: one product
-    for all of them.
+    """Scales and shifts of the second norm of every block, N×C×1×1 each, from one matrix product.
 
     norm * (1 + scale) + shift, with scale and shift linear in emb, after norm = weight * z + bias,
-    is linear in emb too: z * (weight + weight * scale) + (bias + bias * scale + shift)."""
+    is linear in emb too: z * (weight + weight * scale) + (bias + bias * scale + shift).
+    """
     weights, biases = [], []
     for m in blocks:
         (to_scale, to_shift), (scale, shift) = m.emb.weight.chunk(2), m.emb.bias.chunk(2)
@@ -216,11 +222,11 @@ def _steering(g: _Graph, blocks: list[ResidualBlock], emb: str) -> list[str]:
 
 
 def graph(model: UNet) -> bytes:
-    """An ONNX file: x (N×C×H×W) and t (N) float32, y (N) int64 -> out N×C×H×W, as `UNet.forward`
-    has it.
+    """An ONNX file with the inputs x, t, y and the output of `UNet.forward`.
 
-    y must be there, holding `classes` where there is no label; the graph of a network without
-    labels has no y."""
+    x (N×C×H×W) and t (N) are float32, y (N) is int64, the output is N×C×H×W. y is required, and
+    holds `classes` where there is no label; the graph of a network without labels has no y.
+    """
     g = _Graph()
     blocks = [m for m in (*model.down, *model.middle, *model.up) if isinstance(m, ResidualBlock)]
     steering = iter(_steering(g, blocks, _embedding(g, model)))

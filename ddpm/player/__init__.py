@@ -1,10 +1,11 @@
 """The player: walks from noise to images as plain data, and the page that plays them.
 
-A film is a dict that JSON can hold: {"id", "walks": [walk, …]} and perhaps "loop" (play for ever)
-and "rest" (stand still, first at this moment). A walk's "note" and "distance" are for whoever made
-it to fill in later. One script, player.js, shows it in three places: in the app, in a notebook
-(`embedded`) and in a single file that can be mailed (`document`). It knows no Gradio, no network
-and no sampler. (pad.js, to draw a digit with, is for the app alone.)"""
+A film is a JSON-serializable dict, {"id", "walks": [walk, …]}, with two optional keys: "loop" (play
+for ever) and "rest" (the frame at which it first stands still). A walk's "note" and "distance" are
+filled in later by the code that made it. One script, player.js, shows it in three places: in the
+app, in a notebook (`embedded`) and in a standalone file (`document`). It knows no Gradio, no
+network and no sampler. (pad.js, on which a visitor draws a digit, is for the app alone.)
+"""
 
 import base64
 import html
@@ -45,8 +46,7 @@ class Walk:
 
     Args:
         seeds: of each image. labels: what each was asked to show, in words, or None.
-        total: how many frames there will be. title: words of ours (never of a visitor) under the
-            pictures.
+        total: how many frames there will be. title: text under the pictures (never user input).
     """
 
     def __init__(
@@ -87,8 +87,10 @@ class Walk:
 
 
 def film(walks: Iterable[Walk], id: str, **how: int) -> dict[str, Any]:
-    """Walks side by side. id tells films apart: the same one with more frames goes on where it
-    was."""
+    """Walks side by side, as a film.
+
+    id tells films apart: a film with the same id and more frames continues where it was.
+    """
     return {"id": id, "walks": [dict(walk.data) for walk in walks], **how}
 
 
@@ -108,10 +110,10 @@ def embedded(film: dict[str, Any]) -> str:
 
 
 def as_gif(walk: dict[str, Any], view: str = "x") -> bytes:
-    """The walk (as in a film) as a GIF file: the noisy images ("x"), the predictions ("x0"), or
-    "both" side by side.
+    """A walk of a film as a GIF file.
 
-    Raises ValueError for any other view.
+    view: the noisy images ("x"), the predictions ("x0"), or "both" side by side. Raises ValueError
+    for any other view.
     """
     if view not in VIEWS:
         raise ValueError(f"view must be one of {', '.join(VIEWS)}")
