@@ -99,11 +99,11 @@ def test_twenty_visitors_at_once_each_get_their_own_pictures(page):
 
 
 def test_a_full_queue_says_so_and_serves_again_once_it_is_not(page, client, gate, monkeypatch):
-    monkeypatch.setattr(page._queue, "max_size", 3)
     gate.let(0)
     at_once = app.WORK["concurrency_limit"]
     jobs = [client.submit(count=1, steps=2, seed=seed, api_name="/generate") for seed in range(at_once)]
     until(lambda: sum(map(bool, page._queue.active_jobs)) == at_once)
+    monkeypatch.setattr(page._queue, "max_size", 3)
     jobs += [client.submit(count=1, steps=2, seed=at_once + seed, api_name="/generate") for seed in range(3)]
     until(lambda: len(page._queue) == 3)
     with pytest.raises(QueueError, match="Queue is full"):
