@@ -245,15 +245,29 @@ def _listener() -> Callable[[], bool]:
     request, blocks = LocalContext.request.get(None), LocalContext.blocks.get(None)
     if request is None or blocks is None:  # called from Python
         return lambda: True
-    oldest, since = None, time.monotonic()
+    queue = blocks._queue
+
+    def messages() -> Any:
+        found = queue.pending_messages_per_session.get(request.session_hash)
+        return found._queue if found else ()
+
+    def first() -> Any:
+        return next(iter(messages()), None)
+
+    oldest, since = first(), time.monotonic()
+    event = queue.event_ids_to_events.get(LocalContext.event_id.get(None) or "")
+    if event and oldest and oldest.event_id == event._id:  # not even that it waits was heard
+        since = event.enqueue_time
 
     def listens() -> bool:
         nonlocal oldest, since
-        waiting = blocks._queue.pending_messages_per_session.get(request.session_hash)
-        now, first = time.monotonic(), waiting._queue[0] if waiting and waiting.qsize() else None
-        if first is None or first is not oldest:
-            oldest, since = first, now
-        return now - since < UNHEARD
+        now, seen = time.monotonic(), first()
+        if seen is None or seen is not oldest:
+            oldest, since = seen, now
+        elif now - since >= UNHEARD:
+            messages().clear()  # or they would stay; why it was given up will be the only one
+            return False
+        return True
 
     return listens
 

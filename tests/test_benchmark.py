@@ -15,6 +15,7 @@ from tests.helpers import DIGITS, in_diffusers, tiny_unet
 from train.benchmark import training
 from train.data import DATASETS, Data
 from train.evaluate import judge
+from train.evaluate.panel import Verdict
 from train.loop import Recipe, Trainer
 
 pytestmark = pytest.mark.slow
@@ -77,7 +78,7 @@ def test_without_diffusers_the_line_says_so(monkeypatch, capsys):
 
 def test_budgets_are_runs_of_their_own_up_to_the_floor(tmp_path, capsys, monkeypatch):
     out, referee = tmp_path / "floor.json", tmp_path / "judge"
-    assert judge.main(["--data", str(DIGITS), "--out", str(referee), "--epochs", "1"]) == 0
+    assert judge.main(["--data", str(DIGITS), "--out", str(referee), "--epochs", "1", "--steps", "9"]) == 0
     options = [*TINY, "--attention", "7", "--to-floor", "--minutes", "0.001", "--data", str(DIGITS), "--judge", str(referee),
                "--samples", "10", "--out", str(out)]
     capsys.readouterr()
@@ -85,15 +86,14 @@ def test_budgets_are_runs_of_their_own_up_to_the_floor(tmp_path, capsys, monkeyp
     report, printed = json.loads(out.read_text()), capsys.readouterr().out
     (only,) = report["runs"]
     assert only["minutes"] == 0.001 and only["seconds"] > 0.06, "the start of the process counts"
-    assert only["frechet"] > report["floor"] and report["seconds_to_floor"] is None and "not reached" in printed
+    assert only["ratio"] > 1 and report["seconds_to_floor"] is None and "not reached" in printed
 
     took = iter([9.0, 7.0, 8.0])
     monkeypatch.setattr(training, "_train", lambda args, minutes, folder: next(took))
     monkeypatch.setattr(training.Pipeline, "from_pretrained", lambda source, device: None)
-    test, figures = digits().images[:10], iter([0.0, 99.0, 0.0])
+    test, ratios = digits().images[:10], iter([0.9, 99.0, 1.0])
     monkeypatch.setattr(training, "draw", lambda *args, **settings: test)
-    monkeypatch.setattr(training.Yardstick, "frechet", lambda self, pixels: next(figures))
-    monkeypatch.setattr(training.Yardstick, "floor_frechet", lambda self, count: 1.0)
+    monkeypatch.setattr(training.panel, "worst", lambda found, floor: Verdict("texture", next(ratios), None))
     assert training.main([*options, "--minutes", "3", "1", "2"]) == 0
     assert "reached after 8.0 s" in capsys.readouterr().out
     assert [run["seconds"] for run in json.loads(out.read_text())["runs"]] == [9, 7, 8]
@@ -105,7 +105,7 @@ def test_budgets_are_runs_of_their_own_up_to_the_floor(tmp_path, capsys, monkeyp
     (["--to-floor"], "go together"), (["--minutes", "1"], "go together"), (["--to-floor", "--minutes", "nan"], "above 0"),
     (["--to-floor", "--minutes", "1", "--samples", "1"], "--samples must be in"),
     (["--to-floor", "--minutes", "1", "--width", "12"], "multiple of 8"),
-    (["--to-floor", "--minutes", "1", "--judge", "nowhere"], "no judge in"),
+    (["--to-floor", "--minutes", "1", "--judge", "nowhere"], "no judges in"),
 ])
 def test_bad_options_cost_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, options, words):
     monkeypatch.chdir(tmp_path)

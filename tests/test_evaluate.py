@@ -16,17 +16,21 @@ from scipy import linalg
 
 from ddpm import Pipeline, hub
 from tests.helpers import DIGITS, tiny_unet
+from train.data import Data
 from train.evaluate import __main__ as evaluate
-from train.evaluate import classifier, judge, metrics, plot, reference, sweep
+from train.evaluate import classifier, folder, judge, members, metrics, panel, pixel_stats, plot, reference, sweep, trial, two_sample
+from train.evaluate.damages import DAMAGES
+from train.evaluate.figures import FIGURES
 from train.evaluate.metrics import Statistics
-from train.evaluate.yardstick import FIGURES
+from train.evaluate.panel import JUDGES
+from train.evaluate.yardstick import Sample, Yardstick
 
 
 @pytest.fixture(scope="session")
 def referee(tmp_path_factory):
-    """A folder that `python -m train.evaluate.judge` wrote in seconds: it judges badly, but always the same."""
+    """A folder that `python -m train.evaluate.judge` wrote in seconds: its judges see little, but always the same."""
     out = tmp_path_factory.mktemp("judge") / "tiny"
-    assert judge.main(["--data", str(DIGITS), "--out", str(out), "--epochs", "8"]) == 0
+    assert judge.main(["--data", str(DIGITS), "--out", str(out), "--epochs", "8", "--steps", "150"]) == 0
     return out
 
 
@@ -39,6 +43,11 @@ def options(referee):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def yardstick(referee):
+    return Yardstick.open(referee, DIGITS, torch.device("cpu"))
 
 
 def error_of(capsys):
@@ -67,7 +76,16 @@ def test_the_frechet_distance_of_gaussians_that_share_their_axes_is_the_closed_f
     axes = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)).double()).Q
     one = Statistics(torch.zeros(3).double(), axes * a.square() @ axes.T, 9)
     two = Statistics(torch.ones(3).double(), axes * b.square() @ axes.T, 9)
-    assert metrics.frechet(one, two) == pytest.approx(3 + 2**2 + 1.5**2, rel=1e-9)
+    # Eigenvalues are exact to some rounding errors of the largest, 9 (about 2e-15 each), and so is their sum.
+    assert metrics.frechet(one, two) == pytest.approx(3 + 2**2 + 1.5**2, rel=1e-12)
+
+
+@pytest.mark.parametrize("noise", [-1e-16, 0.0, 1e-16])
+def test_a_direction_without_spread_costs_nothing_whichever_way_it_is_rounded(noise):
+    """The root of 1e-16 is 1e-8: an eigenvalue that is only rounding must not come back as a distance."""
+    flat = Statistics(torch.zeros(2).double(), torch.diag(torch.tensor([1.0, noise]).double()), 9)
+    wide = Statistics(torch.zeros(2).double(), torch.diag(torch.tensor([1.0, 4.0]).double()), 9)
+    assert metrics.frechet(flat, wide) == pytest.approx(4, rel=1e-12)  # 1e-8 of it would be wrong
 
 
 def test_the_same_vectors_in_another_order_are_at_no_distance(rng):
@@ -117,29 +135,34 @@ def test_nearest_finds_the_nearest_and_can_leave_itself_out(rng):
 
 
 def test_a_judge_is_read_as_it_was_written(referee):
-    found, config = classifier.load(referee)
-    assert {path.name for path in referee.iterdir()} == {hub.CONFIG, hub.WEIGHTS, reference.REFERENCE}
+    (found, texture), config = folder.load(referee)
+    assert {path.name for path in referee.iterdir()} == {hub.CONFIG, hub.WEIGHTS, folder.TEXTURE, folder.REFERENCE}
     assert config["class_names"] == list("0123456789") and "train.evaluate.judge --data" in config["command"]
     train, test = reference.real_images("mnist", DIGITS)
     assert (len(train.images), len(test.images)) == (400, 100)
     seen = found.look(test.images)
     assert seen.features.shape == (100, classifier.FEATURES)
     assert (seen.probabilities.argmax(1) == test.labels).double().mean().item() == config["accuracy"]
-    kept = reference.load(referee, config["reference_sha256"])
-    assert (kept.train.count, kept.test.count) == (400, 100)
-    torch.testing.assert_close(kept.test.mean, seen.features.double().mean(0))
-    torch.testing.assert_close(kept.test.covariance, seen.features.double().T.cov())
+    kept = Yardstick.open(referee, DIGITS, torch.device("cpu")).reference
+    for name, vectors in (("features", found.look(train.images).features), ("texture", texture.look(train.images)),
+                          ("pixels", pixel_stats.vectors(train.images))):
+        gaussian = kept.gaussians[name]
+        assert gaussian.count == 400
+        torch.testing.assert_close(gaussian.mean, vectors.double().mean(0))
+        torch.testing.assert_close(gaussian.covariance, vectors.double().T.cov())
     assert not set(reference.subset(train).tolist()) & set(reference.neighbours(train).tolist())
 
 
 def test_the_shipped_judge_reads_digits_it_has_not_seen():
     """Digits from the test set, in tests/data: the judge never saw them."""
-    found, config = classifier.load(classifier.BUILT_IN / "mnist")
-    reference.load(classifier.BUILT_IN / "mnist", config["reference_sha256"])
+    (found, _), config = folder.load(folder.BUILT_IN / "mnist")
+    folder.read_reference(folder.BUILT_IN / "mnist", config)
+    assert set(config["floors"]) == set(map(str, panel.COUNTS))
+    assert all(floor["figure"].keys() == JUDGES.keys() for floor in config["floors"].values())
     _, test = reference.real_images("mnist", DIGITS)
     guesses = found.look(test.images).probabilities.argmax(1)
     assert config["accuracy"] >= 0.995 and (guesses == test.labels).double().mean() >= 0.99
-    assert (classifier.BUILT_IN / "mnist" / hub.WEIGHTS).stat().st_size < 2e6
+    assert sum(path.stat().st_size for path in (folder.BUILT_IN / "mnist").iterdir()) < 3e6
 
 
 def test_own_images_are_judged_too_and_every_tenth_is_held_out(tmp_path, capsys):
@@ -148,7 +171,7 @@ def test_own_images_are_judged_too_and_every_tenth_is_held_out(tmp_path, capsys)
         for k in range(40):
             Image.new("RGB", (16, 16), (value, value + k, value)).save(tmp_path / "data" / name / f"{k:02}.png")
     own = ["--dataset", "folder", "--data", str(tmp_path / "data")]
-    assert judge.main([*own, "--size", "16", "--out", str(tmp_path / "judge"), "--epochs", "3"]) == 0
+    assert judge.main([*own, "--size", "16", "--out", str(tmp_path / "judge"), "--epochs", "3", "--steps", "9"]) == 0
     assert "of 8 test images" in capsys.readouterr().out
     model = tiny_unet(channels=3, size=16, classes=2)
     (tmp_path / "model").mkdir()
@@ -160,6 +183,101 @@ def test_own_images_are_judged_too_and_every_tenth_is_held_out(tmp_path, capsys)
     assert figures(out)["frechet"]["std"] is None
 
 
+# --- The panel ---------------------------------------------------------------------------------------------------
+
+
+def test_the_auc_is_the_share_of_pairs_in_the_right_order(rng):
+    a, b = (torch.from_numpy(rng.integers(0, 6, n)).float() for n in (40, 30))
+    pairs = (a[:, None] > b).double() + 0.5 * (a[:, None] == b).double()
+    assert two_sample.rank_auc(a, b) == pytest.approx(pairs.mean().item())
+    assert two_sample.rank_auc(a + 9, b) == 1 and two_sample.rank_auc(a, a) == pytest.approx(0.5)
+
+
+def test_a_two_sample_test_guesses_at_images_of_one_kind_and_finds_one_gray_level_of_grain():
+    """Halves of one set: an AUC of 0.5, within 4 standard errors of 100 against 100 (0.041 each)."""
+    images = reference.real_images("mnist", DIGITS)[0].images
+    a, b = images[0::2], images[1::2]
+    assert abs(two_sample.auc(a, b) - 0.5) < 4 * 0.041
+    generator = torch.Generator().manual_seed(0)
+    assert two_sample.auc(DAMAGES["grain"].apply(unlabelled(a), 200, 1, None, generator), b) > 0.8
+
+
+def unlabelled(images):
+    return Data(images, torch.zeros(len(images), dtype=torch.long), ())
+
+
+def test_statistics_of_pixels_are_those_counted_by_hand():
+    image = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    image[0, 0, 2, 4:6] = 255
+    image[0, 0, 3, 4] = 5
+    found = pixel_stats.vectors(image)[0]
+    assert len(found) == pixel_stats.length(1)
+    assert found[:9].tolist() == pytest.approx([61 / 64, 0, 1 / 64, 0, 0, 0, 0, 0, 2 / 64])  # 0, 1.., 3.., …, white
+    assert pixel_stats.vectors(torch.zeros(2, 3, 9, 9, dtype=torch.uint8)).isfinite().all()
+
+
+def test_of_test_images_the_share_that_is_odd_is_the_floor(yardstick):
+    for sample in yardstick.tests(100):
+        assert members.shares(sample) == pytest.approx(dict.fromkeys(members.WAYS, members.ODD), abs=0.011)
+
+
+def test_repeats_copies_and_garbage_are_odd_each_in_its_way(yardstick):
+    data, train = yardstick.test, yardstick.train
+    for damage, way in (("repeated", "twin"), ("copied", "near"), ("garbage", "far")):
+        images = trial.damaged(damage, data, 100, 0.5, train)
+        assert members.shares(Sample(yardstick, images))[way] > 3 * members.ODD, damage
+
+
+def test_the_worst_judge_is_the_one_farthest_above_its_floor():
+    real = panel.Floor(dict.fromkeys(JUDGES, 2.0), dict.fromkeys(JUDGES, 0.5), {})
+    assert panel.worst(dict.fromkeys(JUDGES, 1.0) | {"pixels": 6.0}, real) == ("pixels", 3.0, 0.25)
+    report = panel.report([dict.fromkeys(JUDGES, 2.0), dict.fromkeys(JUDGES, 2.0) | {"texture": 6.0}], real)
+    assert report["worst"]["judge"] == "texture" and report["worst"]["ratio"] == 2
+    assert report["panel"]["texture"]["spread"] == pytest.approx(2**0.5) and report["panel"]["pixels"]["spread"] == 0
+
+
+def test_a_floor_that_is_kept_is_not_measured_again(yardstick, monkeypatch):
+    kept = {"figure": dict.fromkeys(JUDGES, 3.0), "spread": dict.fromkeys(JUDGES, 1.0), "limits": {}}
+    monkeypatch.setitem(yardstick.config, "floors", {"50": kept})
+    assert panel.floor(yardstick, 50) == panel.Floor(**kept)
+    monkeypatch.setitem(kept, "figure", {"features": 3.0})
+    assert panel.floor(yardstick, 50).figure.keys() == JUDGES.keys(), "floors of other judges than there are now"
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damage_gives_as_many_images_and_more_of_it_changes_more(name, yardstick):
+    data, train = yardstick.test, yardstick.train
+    plain = data.images[:60]
+    found = [trial.damaged(name, data, 60, strength, train) for strength in DAMAGES[name].strengths]
+    assert all(images.shape == plain.shape and images.dtype == torch.uint8 for images in found)
+    changed = [(images.float() - plain.float()).abs().mean().item() for images in found]
+    assert changed[0] > 0 and changed == sorted(changed) or name == "missing"
+    assert DAMAGES[name].visible in DAMAGES[name].strengths
+
+
+def test_a_missing_class_is_missing(yardstick):
+    data = yardstick.test
+    left = trial.damaged("missing", Data(data.labels.byte().view(-1, 1, 1, 1), data.labels, data.classes), 100, 2, None)
+    assert set(left.flatten().tolist()) == set(range(2, 10))
+
+
+def test_every_damage_is_seen_where_it_is_strong(referee, tmp_path, capsys):
+    """A small version of the trial: judges made in seconds, 40 images. The whole of it: python -m train.evaluate.trial."""
+    out = tmp_path / "trial.json"
+    code = trial.main(["--data", str(DIGITS), "--judge", str(referee), "--samples", "40", "--out", str(out),
+                       "--picture", str(tmp_path / "damages.png")])
+    assert code in (0, 1) and "worst" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert len(found) == 1 + 3 * len(DAMAGES) and found[0]["damage"] is None
+    strongest = {each["damage"]: each["worst"] for each in found[1:] if each["strength"] == max(DAMAGES[each["damage"]].strengths)}
+    assert all(strongest[name] > trial.LIMIT for name in SEEN_BY_FEW), strongest
+    with Image.open(tmp_path / "damages.png") as picture:
+        assert picture.width > 600
+
+
+SEEN_BY_FEW = ("grain", "haze", "blur", "shift", "contrast", "thicker", "repeated")  # 40 images show no rare ones
+
+
 # --- From images to figures --------------------------------------------------------------------------------------
 
 
@@ -168,7 +286,10 @@ def test_a_model_is_measured_beside_real_images(run, options, tmp_path, capsys):
     assert evaluate.main([str(run), *options, "--samples", "100", "--seeds", "2", "--steps", "2",
                           "--out", str(out)]) == 0
     report, printed = json.loads(out.read_text()), capsys.readouterr().out
-    assert list(report["figures"]) == list(FIGURES)
+    assert list(report["figures"]) == list(FIGURES) and list(report["panel"]) == list(JUDGES)
+    for name, said in report["panel"].items():
+        assert said["ratio"] == pytest.approx(said["figure"] / said["floor"]) and JUDGES[name].title in printed
+    assert report["worst"]["ratio"] == max(said["ratio"] for said in report["panel"].values()) > 1
     for name, figure in report["figures"].items():
         assert len(figure["values"]) == 2 and figure["mean"] == pytest.approx(sum(figure["values"]) / 2)
         assert FIGURES[name].title in printed
@@ -186,6 +307,9 @@ def test_two_processes_give_the_figures_of_one(run, options, tmp_path):
                           timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert figures(tmp_path / "one") == figures(tmp_path / "two")
+    one, two = (json.loads((tmp_path / name).read_text())["panel"] for name in ("one", "two"))
+    for name in JUDGES.keys() - {"two-sample"}:  # what is trained depends on the number of threads, in its last bits
+        assert one[name]["values"] == two[name]["values"]
     assert "torchrun --nproc-per-node=2" in (tmp_path / "two").read_text()
 
 
@@ -216,6 +340,9 @@ def test_a_sweep_is_taken_up_where_it_stopped(run, options, tmp_path, capsys, mo
     assert evaluate.main([str(run), *options, *SWEEP, "--out", str(out)]) == 0
     printed, lines = capsys.readouterr().out, out.read_text().splitlines()
     assert len(lines) == 8
+    for line in map(json.loads, lines):
+        assert line["ratio"] == max(line["panel"].values()) == line["panel"][line["judge"]]
+        assert list(line["panel"]) == list(JUDGES)
     assert {(cell["sampler"], cell["steps"], cell["cost"]) for cell in map(json.loads, lines)} == {
         ("ddim", 2, 2), ("ddim", 5, 5), ("heun", 1, 1), ("heun", 3, 5)}
     out.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:40])  # what a power cut may leave
@@ -239,8 +366,8 @@ def test_a_sweep_is_taken_up_where_it_stopped(run, options, tmp_path, capsys, mo
 def test_the_best_grid_is_marked_by_column_and_over_all():
     cells = {sweep.Cell("ddim", grid, wanted, wanted, wanted): figure for grid, wanted, figure in (
         ("a", 5, 8.0), ("a", 10, 1.0), ("b", 5, 4.0), ("b", 10, 3.0))}
-    rows = sweep.table(cells, 100, 0.5).splitlines()
-    assert rows[2].split() == ["ddim", "a", "8.000", "1.000*", "<"] and rows[3].split() == ["ddim", "b", "4.000*", "3.000"]
+    rows = sweep.table(cells, 100).splitlines()
+    assert rows[2].split() == ["ddim", "a", "8.00", "1.00*", "<"] and rows[3].split() == ["ddim", "b", "4.00*", "3.00"]
     assert sweep.curves(cells) == {"ddim, a": [(5, 8.0), (10, 1.0)]}
 
 
@@ -273,14 +400,14 @@ def test_a_damaged_judge_is_said_to_be_one(run, options, referee, tmp_path, caps
         assert evaluate.main([str(run), *options, "--judge", str(folder), "--samples", "6"]) == 2
         assert words in error_of(capsys)
 
-    for name, words in ((hub.WEIGHTS, "damaged"), (reference.REFERENCE, "damaged"), (hub.CONFIG, "not valid JSON")):
+    for name, words in ((hub.WEIGHTS, "damaged"), (folder.TEXTURE, "damaged"), (folder.REFERENCE, "damaged"), (hub.CONFIG, "not valid JSON")):
         broken = shutil.copytree(referee, tmp_path / name)
         content = bytearray((broken / name).read_bytes())
         content[-3] ^= 1
         (broken / name).write_bytes(content)
         fails(broken, words)
         (broken / name).unlink()
-        fails(broken, "has no " + name if name != hub.CONFIG else "no judge in")
+        fails(broken, "has no " + name if name != hub.CONFIG else "no judges in")
     config = json.loads((referee / hub.CONFIG).read_text())
     for changes, words in (({"size": 10**9}, "4..256"), ({"classes": 11}, "config.json wants"), ({"dataset": []}, "dataset"),
                            ({"fingerprint": "0"}, "not those")):
@@ -321,7 +448,7 @@ def test_a_model_of_another_size_than_the_judge_is_refused(options, tmp_path, ca
     (["--sweep"], "needs --out"), (["--sweep", "--out", "s", "--steps", "3"], "--steps"),
     (["--sweep", "--out", "s", "--samplers", "x"], "unknown sampler"), (["--sweep", "--out", "s", "--grids", "x"], "grid"),
     (["--sweep", "--out", "s", "--evaluations", "0"], "steps must be"), (["--data", "nowhere"], "MNIST is not"),
-    (["--judge", "nowhere"], "no judge in"),
+    (["--judge", "nowhere"], "no judges in"),
 ])
 def test_bad_options_cost_one_line_and_exit_code_2(run, options, tmp_path, monkeypatch, capsys, changes, words):
     monkeypatch.chdir(tmp_path)
@@ -339,7 +466,7 @@ def test_no_labels_of_a_model_without_classes_cost_one_line(options, tmp_path, c
 
 def test_without_a_judge_for_the_data_set_people_are_told_how_to_make_one(run, tmp_path, capsys):
     assert evaluate.main([str(run), "--dataset", "kmnist", "--data", str(tmp_path)]) == 2
-    assert "make one with python -m train.evaluate.judge" in error_of(capsys)
+    assert "make them with python -m train.evaluate.judge" in error_of(capsys)
 
 
 def test_a_missing_model_and_a_judge_without_classes_cost_one_line(options, tmp_path, capsys):
@@ -355,6 +482,6 @@ def test_a_missing_model_and_a_judge_without_classes_cost_one_line(options, tmp_
 def test_a_judge_is_not_replaced_by_another(referee, capsys):
     before = (referee / hub.WEIGHTS).read_bytes()
     assert judge.main(["--data", str(DIGITS), "--out", str(referee), "--epochs", "1"]) == 2
-    assert "already holds a judge" in error_of(capsys)
+    assert "already holds judges" in error_of(capsys)
     assert judge.main(["--dataset", "mnist", "--data", str(DIGITS)]) == 2, "the shipped one"
     assert (referee / hub.WEIGHTS).read_bytes() == before

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from ddpm import SAMPLERS, Pipeline
+from ddpm.pixels import sheet
 from tests.helpers import tiny_unet
 from train.evaluate.gallery import COLUMNS, gallery, main
 
@@ -12,14 +13,14 @@ pytestmark = pytest.mark.slow
 
 def test_a_cell_is_what_the_sampler_draws_and_costs_no_more_than_its_column():
     pipeline = Pipeline(tiny_unet())
-    sheet = gallery(pipeline, [3, 4], scale=1)
+    board = gallery(pipeline, [3, 4], scale=1)
     name = next(iter(SAMPLERS))
     for column, budget in enumerate(COLUMNS):
         expected = sheet(pipeline.sample(seeds=[4], sampler=name, steps=budget).x).convert("RGB")
         left, top = 104 + (2 * 8 + 6) * column + 8, 28
-        assert sheet.crop((left, top, left + 8, top + 8)).tobytes() == expected.tobytes()
+        assert board.crop((left, top, left + 8, top + 8)).tobytes() == expected.tobytes()
     heun = 28 + 14 * list(SAMPLERS).index("heun")
-    two = sheet.crop((104 + 22, heun, 104 + 30, heun + 8))
+    two = board.crop((104 + 22, heun, 104 + 30, heun + 8))
     one = sheet(pipeline.sample(seeds=[3], sampler="heun", steps=1).x).convert("RGB")
     assert two.tobytes() == one.tobytes(), "two steps of heun would cost three evaluations"
 

@@ -99,16 +99,17 @@ def test_twenty_visitors_at_once_each_get_their_own_pictures(page):
 
 
 def test_a_full_queue_says_so_and_serves_again_once_it_is_not(page, client, gate, monkeypatch):
-    monkeypatch.setattr(page._queue, "max_size", 3)
     gate.let(0)
-    running = client.submit(count=1, steps=2, seed=1, api_name="/generate")
-    gate.wait(1, 1)
-    waiting = [client.submit(count=1, steps=2, seed=seed, api_name="/generate") for seed in (2, 3, 4)]
+    at_once = app.WORK["concurrency_limit"]
+    jobs = [client.submit(count=1, steps=2, seed=seed, api_name="/generate") for seed in range(at_once)]
+    until(lambda: sum(map(bool, page._queue.active_jobs)) == at_once)
+    monkeypatch.setattr(page._queue, "max_size", 3)
+    jobs += [client.submit(count=1, steps=2, seed=at_once + seed, api_name="/generate") for seed in range(3)]
     until(lambda: len(page._queue) == 3)
     with pytest.raises(QueueError, match="Queue is full"):
         client.predict(count=1, steps=2, seed=5, api_name="/generate")
     gate.let(math.inf)
-    assert [job.result(timeout=60)[1] for job in (running, *waiting)] == [1, 2, 3, 4]
+    assert [job.result(timeout=60)[1] for job in jobs] == list(range(at_once + 3))
     assert client.predict(count=1, steps=2, seed=5, api_name="/generate")[1] == 5
 
 
@@ -142,6 +143,53 @@ def test_a_closed_tab_frees_its_work(page, client, gate):
     gate.let(math.inf)
     assert served.result(timeout=60)
     assert gate.calls[9] <= 5 + SHOWN_LATE
+
+
+def post(page, steps, count=9):
+    """Asks as curl would, and does not fetch the answer."""
+    body = json.dumps({"data": ["any", count, 0, steps, "dpm++2m", "best", 0, 0]}).encode()
+    request = urllib.request.Request(f"{page.local_url}gradio_api/call/generate", body, {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request, timeout=60))["event_id"]
+
+
+def idle(page):
+    return len(page._queue) == 0 and not any(page._queue.active_jobs)
+
+
+def test_what_nobody_fetches_is_given_up_and_the_queue_is_free_again(page, client, monkeypatch, capfd):
+    """From one address, more of the most expensive requests than fit into the queue; each would compute for long."""
+    monkeypatch.setattr(app, "UNHEARD", 1)
+    events = []
+    with contextlib.suppress(urllib.error.HTTPError):  # it is full
+        for _ in range(90):
+            events.append(post(page, 312, 64))
+    assert len(events) > app.WORK["concurrency_limit"]
+    assert client.predict(count=1, steps=1, seed=7, api_name="/generate")[1] == 7
+    until(lambda: idle(page))
+    with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate/{events[0]}", timeout=60) as stream:
+        assert "event: error" in (said := stream.read().decode()) and said.count("event: ") == 1 and "nobody fetched" in said
+    assert all(messages.qsize() <= 1 for messages in page._queue.pending_messages_per_session.values())
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_who_listens_late_but_in_time_gets_all(page, client):
+    event = post(page, 3)
+    until(lambda: idle(page))
+    with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate/{event}", timeout=60) as stream:
+        assert "event: complete" in stream.read().decode()
+
+
+def test_short_work_passes_the_longest_that_is_allowed(page, client, gate):
+    """While a small request is made, the large one beside it gets no further than what it was about."""
+    large = client.submit(count=64, steps=312, seed=0, api_name="/generate")
+    gate.wait(64, 3)
+    before = gate.calls[64]
+    assert client.predict(count=16, steps=20, seed=0, api_name="/generate")[1] == 0
+    assert gate.calls[16] == 20 and gate.calls[64] < 312
+    during = gate.calls[64] - before
+    large.cancel()
+    until(lambda: idle(page))
+    assert during < 20 * SHOWN_LATE  # by turns it would be more; a busy machine may let it have some
 
 
 def memory():

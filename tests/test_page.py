@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import Error, sync_playwright
 
 from ddpm import Pipeline, hub
-from ddpm.browser import _HERE, _WORKER, PAGE_BYTES, page
+from ddpm.browser import KERNELS, PAGE_BYTES, SCRIPTS, page
 from ddpm.pixels import LAST_MS, to_pixels
 from ddpm.samplers import SAMPLERS
 from ddpm.schedule import Schedule
@@ -81,7 +81,7 @@ def visit(browser, pages):
             tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.goto(f"file://{pages}/{name}.html{query}")
         if opened:
-            tab.wait_for_function("/ms on this device|cannot/.test(document.querySelector('#says').textContent)")
+            tab.wait_for_function("/ms here|cannot/.test(document.querySelector('#says').textContent)")
         return tab
 
     arrive.asked = asked
@@ -96,9 +96,9 @@ def visit(browser, pages):
 def bench(browser):
     """The worker's functions on an empty page, to be called one by one."""
     tab = browser.new_page()
-    tab.add_script_tag(content="\n".join((_HERE / name).read_text() for name in _WORKER if name != "worker.js"))
+    tab.add_script_tag(content="\n".join(SCRIPTS[:-1]))
     tab.evaluate("code => { globalThis.kernels = new WebAssembly.Module(Uint8Array.from(atob(code), c => c.charCodeAt(0))); }",
-                 base64.b64encode((_HERE / "kernels.wasm").read_bytes()).decode())
+                 base64.b64encode(KERNELS).decode())
     yield tab
     tab.close()
 
@@ -108,7 +108,7 @@ def unharmed(browser, pages):
     """One page for many tests: whatever it is asked, it has to go on afterwards."""
     tab = browser.new_page()
     tab.goto(f"file://{pages}/tiny.html?steps=1")
-    tab.wait_for_function("/ms on this device/.test(document.querySelector('#says').textContent)")
+    tab.wait_for_function("/ms here/.test(document.querySelector('#says').textContent)")
     yield tab
     tab.close()
 

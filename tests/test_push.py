@@ -66,13 +66,16 @@ def test_what_was_measured_is_in_the_card(server, run, tmp_path, capsys):
     report = {"command": "python -m train.evaluate --model x", "samples": 10_000, "repetitions": 3,
               "judge": {"dataset": "mnist"}, "settings": {"sampler": "ddim", "steps": 9, "guidance": 0.0, "labels": True},
               "weights_sha256": hub.load(run).config["sha256"],
+              "worst": {"judge": "texture", "ratio": 1.25, "spread": 0.1},
+              "panel": {"texture": {"figure": 0.025, "values": [0.025], "floor": 0.02, "ratio": 1.25, "spread": None}},
               "figures": {"frechet": {"mean": 2.03125, "std": 0.02, "floor": 2.5, "subset": 2.25}}}
     (measured / "evaluation.json").write_text(json.dumps(report))
     before = (measured / "README.md").read_text()
     assert card.main([str(measured)]) == card.main([str(measured)]) == 0, "a second time changes nothing"
     after = (measured / "README.md").read_text()
     assert after.count("## Measured") == 1 and after.index("## Use") < after.index("## Measured") < after.index("## How")
-    assert "| Fréchet distance | 2.031 ± 0.020 | 2.500 | 2.250 |" in after
+    assert "| Fréchet distance (classifier) | 2.031 ± 0.020 | 2.500 | 2.250 |" in after
+    assert "**1.25 ± 0.10 × real test images, by the worst judge" in after and "| 1.25 | 0.0250 | 0.0200 |" in after
     assert "10,000 images, 3 times (sampler ddim, 9 steps, each class as often as in training)" in after
     assert re.sub("\n## Measured\n.*?\n(?=\n## )", "", after, flags=re.DOTALL) == before
     assert push.main([str(measured), REPO]) == 0
@@ -80,8 +83,9 @@ def test_what_was_measured_is_in_the_card(server, run, tmp_path, capsys):
     capsys.readouterr()
     assert push.main([str(measured), REPO]) == 0 and "has all of this already" in told(capsys)
     text = server.files(REPO)["README.md"].decode()
-    result, = ModelCard(text).data.eval_results
+    worst, result = ModelCard(text).data.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_type) == ("frechet", 2.0312, "ylecun/mnist")
+    assert (worst.metric_type, worst.metric_value) == ("worst judge over its floor", 1.25)
     assert "python -m train.evaluate --model x" in text
     (measured / "evaluation.json").write_text("[]")
     assert push.main([str(measured), REPO]) == 2

@@ -100,7 +100,7 @@ def test_as_on_zerogpu_the_app_reports_for_duty_and_draws_in_another_process(tmp
 
 
 def test_nothing_is_compiled():
-    for path in (ROOT / "app.py", *(ROOT / "ddpm").glob("*.py")):
+    for path in (ROOT / "app.py", *(ROOT / "ddpm").rglob("*.py")):
         assert "torch.compile" not in path.read_text()
 
 

@@ -16,13 +16,22 @@ from ..pipeline import GOLDEN, Pipeline
 from ..pixels import FRAME_MS, GAP, LAST_MS, LIMIT
 from ..player import SCRIPT
 from ..samplers import SAMPLERS
+from ..schedule import Schedule
 from ..settings import MAX_SEED, Settings
 from .walks import walk
 
 PAGE_BYTES = 3_000_000  # that can be mailed, and opened on a phone
 STEPS = (*range(1, 21), 25, 30, 40, 50)  # the walks that are in a page
 _HERE = Path(__file__).parent
-_WORKER = ("random.js", "walk.js", "unet.js", "model.js", "worker.js")
+
+
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+# What runs in the worker: the parts, which know no messages, and last what listens to the page.
+SCRIPTS = [*map(_read, ("random.js", "walk.js", "unet.js", "model.js", "worker.js"))]
+KERNELS = (_HERE / "kernels.wasm").read_bytes()
 _SPACE = """---
 title: {title}
 emoji: 🌫️
@@ -49,17 +58,15 @@ def page(pipeline: Pipeline) -> bytes:
 
     Raises ValueError if the model is too large for a page of PAGE_BYTES.
     """
-    title = _title(pipeline)
-    facts, data = _model(pipeline)
+    given = opening(pipeline)
     parts = {
-        "title": title,
+        "title": _title(pipeline),
         "style": _read("page.css"),
         "player": SCRIPT,
-        "worker": "\n".join(map(_read, _WORKER)),
+        "worker": "\n".join(SCRIPTS),
         "page": "\n".join(map(_read, ("gif.js", "engine.js", "page.js"))),
-        "facts": json.dumps(facts).replace("<", r"\u003c"),
-        "kernels": base64.b64encode((_HERE / "kernels.wasm").read_bytes()).decode(),
-        "data": base64.b64encode(data).decode(),
+        **given,
+        "facts": json.dumps(given["facts"]).replace("<", r"\u003c"),
     }
     text = _read("page.html")
     for name, part in parts.items():
@@ -82,11 +89,13 @@ def static_space(pipeline: Pipeline) -> dict[str, bytes]:
     return {"index.html": page(pipeline), "README.md": card.encode()}
 
 
-def _model(pipeline: Pipeline) -> tuple[dict[str, Any], bytes]:
-    """What the page is told about its model; and all walks (float32), followed by the weights
-    (safetensors, float16), compressed."""
+def opening(pipeline: Pipeline) -> dict[str, Any]:
+    """What the engine (engine.js) needs to draw with the pipeline's model, as JSON can hold it.
+
+    facts: the configuration, and where the walks lie. data: all walks (float32), followed by the
+    weights (safetensors, float16), compressed, in base64. kernels: WebAssembly in base64."""
     model = pipeline.model
-    # In float16 a pixel changes by less than half a gray level: ddpm/browser/README.md.
+    # In float16 a pixel changes by a fiftieth of a gray level on average: ddpm/browser/README.md.
     weights = save({name: p.half().cpu().contiguous() for name, p in model.state_dict().items()})
     names = [name for name in ("class_names", "class_counts") if name in pipeline.config]
     config = {name: getattr(model, name) for name in ARCHITECTURE}
@@ -95,15 +104,12 @@ def _model(pipeline: Pipeline) -> tuple[dict[str, Any], bytes]:
         "schedule": {"name": model.schedule.name, "T": model.schedule.T},
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    steps = [n for n in STEPS if n <= model.schedule.T]
-    tables = {
-        name: [walk(model.schedule, Settings((0,), sampler=name, steps=n)) for n in steps]
-        for name in SAMPLERS
-    }
+    tables = _walks(model.schedule)
+    numbers = np.concatenate([table.ravel() for walks in tables.values() for table in walks])
     facts = {
         "config": config,
         "weights_bytes": len(weights),
-        "steps": steps,
+        "steps": _steps(model.schedule),
         "walks": {
             name: [[len(table) - 1, table.shape[1]] for table in walks]
             for name, walks in tables.items()
@@ -116,17 +122,26 @@ def _model(pipeline: Pipeline) -> tuple[dict[str, Any], bytes]:
         "frame_ms": FRAME_MS,
         "last_ms": LAST_MS,
     }
-    numbers = np.concatenate([table.ravel() for walks in tables.values() for table in walks])
-    return facts, gzip.compress(numbers.astype("<f4").tobytes() + weights, mtime=0)
+    data = gzip.compress(numbers.astype("<f4").tobytes() + weights, mtime=0)
+    return {
+        "facts": facts,
+        "data": base64.b64encode(data).decode(),
+        "kernels": base64.b64encode(KERNELS).decode(),
+    }
+
+
+def _steps(schedule: Schedule) -> list[int]:
+    return [steps for steps in STEPS if steps <= schedule.T]
+
+
+def _walks(schedule: Schedule) -> dict[str, list[np.ndarray]]:
+    """The table of every sampler for every number of steps in a page."""
+    return {
+        name: [walk(schedule, Settings((0,), sampler=name, steps=n)) for n in _steps(schedule)]
+        for name in SAMPLERS
+    }
 
 
 def _title(pipeline: Pipeline) -> str:
-    return (
-        "From noise to digits"
-        if pipeline.config.get("dataset") == "mnist"
-        else "From noise to images"
-    )
-
-
-def _read(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
+    what = "digits" if pipeline.config.get("dataset") == "mnist" else "images"
+    return f"From noise to {what}"

@@ -1,14 +1,17 @@
-/* The page's side of the worker: requests become promises. A worker that dies is started again, once a request. */
+/* The page's side of the worker: requests become promises. A worker that dies is started again,
+   once a request. */
 class Engine {
   /* source: the worker's script. opening: what it needs at first, {facts, data, kernels}. */
   constructor(source, opening) {
     this.source = source;
     this.opening = { kind: "open", ...opening };
-    this.pending = new Map();      // id -> {message, frame, resolve, reject, tries}
+    this.pending = new Map(); // id -> {message, frame, resolve, reject, tries}
     this.ids = 0;
-    this.patience = 30_000;        // ms of silence after which a busy worker is taken for dead
+    this.patience = 30_000; // ms of silence after which a busy worker is taken for dead
     this.start();
-    setInterval(() => { if (this.pending.size && performance.now() - this.heard > this.patience) this.died(); }, 250);
+    setInterval(() => {
+      if (this.pending.size && performance.now() - this.heard > this.patience) this.died();
+    }, 250);
   }
 
   start() {
@@ -16,17 +19,22 @@ class Engine {
     this.worker = new Worker(url);
     URL.revokeObjectURL(url);
     this.worker.onmessage = ({ data }) => this.hear(data);
-    this.worker.onerror = (event) => { event.preventDefault(); this.died(); };
+    this.worker.onerror = (event) => {
+      event.preventDefault();
+      this.died();
+    };
     this.heard = performance.now();
     this.ready = this.ask(this.opening);
-    this.ready.catch(() => {});    // whoever draws is told
+    this.ready.catch(() => {}); // whoever draws is told
   }
 
-  /* Resolves to what the worker answers; rejects with its words. frame: called with every moment of a walk. */
+  /* Resolves to what the worker answers; rejects with its words. frame: called with every moment of
+     a walk. */
   ask(message, frame = () => {}) {
     const id = ++this.ids;
     const answer = new Promise((resolve, reject) =>
-      this.send(id, { message: { ...message, id }, frame, resolve, reject, tries: 0 }));
+      this.send(id, { message: { ...message, id }, frame, resolve, reject, tries: 0 }),
+    );
     return Object.assign(answer, { id });
   }
 
@@ -36,7 +44,9 @@ class Engine {
     this.worker.postMessage(request.message);
   }
 
-  stop(id) { if (this.pending.has(id)) this.worker.postMessage({ kind: "stop", id }); }
+  stop(id) {
+    if (this.pending.has(id)) this.worker.postMessage({ kind: "stop", id });
+  }
 
   hear({ id, frame, done, error }) {
     this.heard = performance.now();
@@ -56,7 +66,8 @@ class Engine {
     this.start();
     if (this.model) this.ask(this.model).catch(() => {});
     for (const request of unanswered) {
-      if (request.tries++) request.reject(Error("the part that draws stopped twice; reload the page"));
+      if (request.tries++)
+        request.reject(Error("the part that draws stopped twice; reload the page"));
       else this.send(request.message.id, request);
     }
   }

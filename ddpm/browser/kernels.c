@@ -16,7 +16,7 @@ typedef v128_t four;                     /* four neighbouring channels */
 #define sub wasm_f32x4_sub
 #define mul wasm_f32x4_mul
 
-enum { PIXELS = 4, OUT = 8 };            /* outputs made at a time: 4 pixels × 8 channels, in registers */
+enum { PIXELS = 4, OUT = 8 };            /* outputs made at a time, held in registers */
 
 /* e^x to about 1e-7 of it: 2^n times a polynomial in what is left of x / ln 2 (Cephes, expf). */
 static inline four exp4(four x) {
@@ -30,7 +30,8 @@ static inline four exp4(four x) {
   p = add(mul(p, r), all(1.6666665459e-1f));
   p = add(mul(p, r), all(5.0000001201e-1f));
   p = add(add(mul(mul(p, r), r), r), all(1));
-  four power = wasm_i32x4_shl(wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(n), wasm_i32x4_splat(127)), 23);
+  four exponent = wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(n), wasm_i32x4_splat(127));
+  four power = wasm_i32x4_shl(exponent, 23);
   return mul(p, power);
 }
 
@@ -43,11 +44,12 @@ EXPORT(silu)(const float *x, float *out, int count) {
   for (int i = 0; i < count; i += 4) store(out + i, silu4(load(x + i)));
 }
 
-/* Convolution with a k×k kernel, and with k = 1 a linear layer: out[pixel] = sum over the window + bias
-   (+ add[pixel], if there is one).
+/* Convolution with a k×k kernel, and with k = 1 a linear layer: out[pixel] = sum over the window +
+   bias (+ add[pixel], if there is one).
 
-   x is N×(stride·h + k-1)×(stride·w + k-1)×c_in, its border already there. weights are packed by unet.js:
-   c_out/8 × k × k × c_in × 8. out is N×h×w×c_out. The window's rows are runs of k·c_in neighbours. */
+   x is N×(stride·h + k-1)×(stride·w + k-1)×c_in, its border already there. weights are packed by
+   unet.js: c_out/8 × k × k × c_in × 8. out is N×h×w×c_out. The window's rows are runs of k·c_in
+   neighbours. */
 EXPORT(conv)(const float *x, const float *weights, const float *bias, const float *plus, float *out,
              int n, int h, int w, int c_in, int c_out, int k, int stride) {
   int pitch = (stride * w + k - 1) * c_in, image = (stride * h + k - 1) * pitch, run = k * c_in;
@@ -57,7 +59,7 @@ EXPORT(conv)(const float *x, const float *weights, const float *bias, const floa
       const float *from[PIXELS];
       four sum[PIXELS][2];
       for (int p = 0; p < PIXELS; p++) {
-        int at = first + p < pixels ? first + p : pixels - 1;   /* the last ones may be made twice */
+        int at = first + p < pixels ? first + p : pixels - 1;   /* the last may be made twice */
         from[p] = x + at / (h * w) * image + at / w % h * stride * pitch + at % w * stride * c_in;
         sum[p][0] = load(bias + c);
         sum[p][1] = load(bias + c + 4);
@@ -83,9 +85,11 @@ EXPORT(conv)(const float *x, const float *weights, const float *bias, const floa
   }
 }
 
-/* Copies n images h×w×c into the middle of (h·times + 2·border) squares of pixels, each pixel `times` a side; the
-   border is left as it is. `stride` and `offset` place the channels among those of out: so are two images joined. */
-EXPORT(place)(const float *x, float *out, int n, int h, int w, int c, int times, int border, int stride, int offset) {
+/* Copies n images h×w×c into the middle of (h·times + 2·border) squares of pixels, each pixel
+   `times` a side; the border is left as it is. `stride` and `offset` place the channels among those
+   of out: so are two images joined. */
+EXPORT(place)(const float *x, float *out, int n, int h, int w, int c, int times, int border,
+              int stride, int offset) {
   int pitch = (w * times + 2 * border) * stride;
   for (int image = 0; image < n; image++, out += (h * times + 2 * border) * pitch)
     for (int row = 0; row < h * times; row++)
@@ -97,15 +101,15 @@ EXPORT(place)(const float *x, float *out, int n, int h, int w, int c, int times,
       }
 }
 
-/* Group normalisation (Wu & He 2018) of n images h×w×c, then scale and shift of the layer, then, where `steer`
-   (N×2c: scale, shift) is given, x·(1 + scale) + shift, and SiLU if asked for. out has a border, left as it is.
-   `room` holds 2c values. */
-EXPORT(norm)(const float *x, const float *gain, const float *bias, const float *steer, float *out, float *room,
-             int n, int h, int w, int c, int groups, int activate, int border) {
+/* Group normalisation (Wu & He 2018) of n images h×w×c, then scale and shift of the layer, then,
+   where `steer` (N×2c: scale, shift) is given, x·(1 + scale) + shift, and SiLU if asked for. out
+   has a border, left as it is. `room` holds 2c values. */
+EXPORT(norm)(const float *x, const float *gain, const float *bias, const float *steer, float *out,
+             float *room, int n, int h, int w, int c, int groups, int activate, int border) {
   int pixels = h * w, size = c / groups, pitch = (w + 2 * border) * c;
   float *scale = room, *shift = room + c;
   for (int image = 0; image < n; image++, x += pixels * c, out += (h + 2 * border) * pitch) {
-    for (int pass = 0; pass < 2; pass++) {                 /* means into shift; then variances into scale */
+    for (int pass = 0; pass < 2; pass++) {         /* means into shift; then variances into scale */
       for (int i = 0; i < c; i += 4) {
         four sum = all(0), mean = pass ? load(shift + i) : all(0);
         for (int p = 0; p < pixels; p++) {
@@ -121,7 +125,7 @@ EXPORT(norm)(const float *x, const float *gain, const float *bias, const float *
         for (int i = 0; i < size; i++) sums[g + i] = total / (size * pixels);
       }
     }
-    for (int i = 0; i < c; i++) {                          /* all of it is one scale and one shift a channel */
+    for (int i = 0; i < c; i++) {                  /* all is one scale and one shift a channel */
       float a = gain[i] / __builtin_sqrtf(scale[i] + 1e-5f), b = bias[i] - shift[i] * a;
       float more = steer ? 1 + steer[image * 2 * c + i] : 1;
       scale[i] = a * more;
@@ -137,19 +141,22 @@ EXPORT(norm)(const float *x, const float *gain, const float *bias, const float *
   }
 }
 
-/* Self-attention of n images of `pixels` pixels: q, k, v, out N×pixels×c, in heads of `size` channels.
-   softmax(q·k / sqrt(size))·v. `room` holds as many values as there are pixels, rounded up to a multiple of 4. */
+/* Self-attention of n images of `pixels` pixels: q, k, v, out N×pixels×c, in heads of `size`
+   channels. softmax(q·k / sqrt(size))·v. `room` holds as many values as there are pixels, rounded
+   up to a multiple of 4. */
 EXPORT(attention)(const float *q, const float *k, const float *v, float *out, float *room,
                   int n, int pixels, int c, int size) {
   float by = 1 / __builtin_sqrtf(size);
   int padded = (pixels + 3) & ~3;
-  for (int image = 0; image < n; image++, q += pixels * c, k += pixels * c, v += pixels * c, out += pixels * c)
+  int next = pixels * c;
+  for (int image = 0; image < n; image++, q += next, k += next, v += next, out += next)
     for (int head = 0; head < c; head += size)
       for (int p = 0; p < pixels; p++) {
         float most = -1e30f, total = 0;
         for (int o = 0; o < pixels; o++) {
           four dot = all(0);
-          for (int i = head; i < head + size; i += 4) dot = add(dot, mul(load(q + p * c + i), load(k + o * c + i)));
+          for (int i = head; i < head + size; i += 4)
+            dot = add(dot, mul(load(q + p * c + i), load(k + o * c + i)));
           float score = by * (wasm_f32x4_extract_lane(dot, 0) + wasm_f32x4_extract_lane(dot, 1)
                             + wasm_f32x4_extract_lane(dot, 2) + wasm_f32x4_extract_lane(dot, 3));
           room[o] = score;

@@ -1,31 +1,49 @@
-/* What runs beside the page, so that the page stays quick: opens models, and draws one request after another.
+/* What runs beside the page, so that the page stays quick: opens models, and draws one request
+   after another.
 
-   In: {kind: "open", …} once; {kind: "model", id, name, endpoint}; {kind: "draw", id, images, steps, sampler};
-   {kind: "stop", id}. Out, with the same id: {frame} for each moment of a walk, then {done}; or {error} in words.
-   An image is {seed, label} or, on the way to another one, {seed, label, to: {seed, label}, share}. */
+   In: {kind: "open", …} once; {kind: "model", id, name, endpoint}; {kind: "draw", id, images,
+   steps, sampler}; {kind: "stop", id}. Out, with the same id: {frame} for each moment of a walk,
+   then {done}; or {error} in words. An image is {seed, label} or, on the way to another one, {seed,
+   label, to: {seed, label}, share}. */
 
+const MIXED = 0.6;
 const stopped = new Set();
-let facts, kernels, walks, net, busy = Promise.resolve();
+let facts,
+  kernels,
+  walks,
+  net,
+  busy = Promise.resolve();
 
 /* Between two evaluations messages are looked at, or nothing could be stopped. */
-const pause = () => new Promise((resolve) => {
-  const { port1, port2 } = new MessageChannel();
-  port1.onmessage = () => { port1.close(); resolve(); };
-  port2.postMessage(0);
-});
+const pause = () =>
+  new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(0);
+  });
 
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 
 const JOBS = {
-  /* facts: what __init__.py says of the page; data: the weights and the walks, compressed; kernels: WebAssembly. */
+  /* facts: what __init__.py says of the page; data: the weights and the walks, compressed; kernels:
+     WebAssembly. */
   async open({ facts: said, data, kernels: code }) {
     facts = said;
-    if (!WebAssembly.validate(bytesOf(code))) throw Error("this browser has no WebAssembly SIMD: take a newer one");
+    if (!WebAssembly.validate(bytesOf(code)))
+      throw Error("this browser has no WebAssembly SIMD: take a newer one");
     kernels = new WebAssembly.Module(bytesOf(code));
-    const unzipped = new Blob([bytesOf(data)]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const unzipped = new Blob([bytesOf(data)])
+      .stream()
+      .pipeThrough(new DecompressionStream("gzip"));
     let bytes;
-    try { bytes = new Uint8Array(await new Response(unzipped).arrayBuffer()); }
-    catch { throw Error("the weights in this file are damaged: get it again"); }
+    try {
+      bytes = new Uint8Array(await new Response(unzipped).arrayBuffer());
+    } catch {
+      throw Error("the weights in this file are damaged: get it again");
+    }
     const behind = Math.max(0, bytes.length - facts.weights_bytes);
     walks = new Float32Array(bytes.buffer, 0, behind >> 2);
     return take(readConfig(JSON.stringify(facts.config)), bytes.subarray(behind));
@@ -33,10 +51,13 @@ const JOBS = {
 
   async model({ name, endpoint }) {
     const { config, bytes } = await fromHub(name, endpoint);
-    const { name: kind, T } = config.schedule, ours = facts.config.schedule;
+    const { name: kind, T } = config.schedule,
+      ours = facts.config.schedule;
     if (kind !== ours.name || T !== ours.T)
-      throw Error(`${name} has the noise schedule ${kind} with T = ${T}; this page has walks for ${ours.name} with T = ${
-        ours.T}: python -m ddpm.browser --model ${name} makes a page for it`);
+      throw Error(
+        `${name} has the noise schedule ${kind} with T = ${T}; this page has walks for ` +
+          `${ours.name} with T = ${ours.T}: python -m ddpm.browser --model ${name} makes its page`,
+      );
     return take(config, bytes);
   },
 
@@ -44,22 +65,45 @@ const JOBS = {
     const { channels, size, classes } = net.config;
     const noise = ({ seed }) => randn(seed, channels, size);
     const noises = images.map(({ to, share, ...image }) => {
-      const from = noise(image), there = to && noise(to);
+      const from = noise(image),
+        there = to && noise(to);
       return to ? () => slerp(from(), there(), share) : from;
     });
-    const labels = images.map(({ label, to, share }) => !classes ? {} : !to || to.label === label ? { [label]: 1 }
-      : { [label]: 1 - share, [to.label]: share });
+    const labels = (t) =>
+      images.map((image) => (classes ? mixture(image, t / net.config.schedule.T) : {}));
     let last;
-    for (const { t, alpha, sigma, evaluations, x, x0 } of walk(net, table(sampler, steps), noises, labels, facts.limit)) {
+    for (const { t, alpha, sigma, evaluations, x, x0 } of walk(
+      net,
+      table(sampler, steps),
+      noises,
+      labels,
+      facts.limit,
+    )) {
       if (stopped.has(id)) return { stopped: true };
-      const frame = { t, snr: sigma ? (alpha / sigma) ** 2 : null, nfe: evaluations, x: x.map(pixels), x0: x0.map(pixels) };
+      const frame = {
+        t,
+        snr: sigma ? (alpha / sigma) ** 2 : null,
+        nfe: evaluations,
+        x: x.map(pixels),
+        x0: x0.map(pixels),
+      };
       postMessage({ id, frame });
       last = x;
       await pause();
     }
-    return { x: last };  // before they are rounded to pixels
+    return { x: last }; // before they are rounded to pixels
   },
 };
+
+/* What an image is to show at a time, 1 for pure noise: on its way to another label a mixture of
+   both, as long as there is more noise than strokes; then the nearer one, as a mixture, which
+   training never showed, leaves grain. */
+function mixture({ label, to, share }, time) {
+  if (!to || to.label === label) return { [label]: 1 };
+  return time > MIXED
+    ? { [label]: 1 - share, [to.label]: share }
+    : { [share < 0.5 ? label : to.label]: 1 };
+}
 
 async function take(config, bytes) {
   const weights = await readWeights(bytes, config);
@@ -67,20 +111,24 @@ async function take(config, bytes) {
   return { config };
 }
 
-/* Where the walk of a sampler lies among all: they follow each other in the order of facts.walks and facts.steps. */
+/* Where the walk of a sampler lies among all: they follow each other in the order of facts.walks
+   and facts.steps. */
 function table(sampler, steps) {
   let at = 0;
   for (const [name, sizes] of Object.entries(facts.walks))
     for (const [k, [evaluations, width]] of sizes.entries()) {
       const length = (evaluations + 1) * width;
-      if (name === sampler && facts.steps[k] === steps) return { values: walks.subarray(at, at + length), evaluations, width };
+      if (name === sampler && facts.steps[k] === steps)
+        return { values: walks.subarray(at, at + length), evaluations, width };
       at += length;
     }
   throw Error(`no walk of ${sampler} in ${steps} steps is in this page`);
 }
 
-/* [-1, 1] as 0..255, rounded as pixels.to_pixels does: to the even one of two that are equally near. */
-const pixels = (image) => Uint8ClampedArray.from(image, (value) => Math.fround(Math.fround(value + 1) * 127.5));
+/* [-1, 1] as 0..255, rounded as pixels.to_pixels does: to the even one of two that are equally
+   near. */
+const pixels = (image) =>
+  Uint8ClampedArray.from(image, (value) => Math.fround(Math.fround(value + 1) * 127.5));
 
 onmessage = ({ data: { kind, ...request } }) => {
   if (kind === "stop") return stopped.add(request.id);
@@ -90,7 +138,8 @@ onmessage = ({ data: { kind, ...request } }) => {
       if (kind !== "open" && !net) throw Error("there is no model to draw with");
       postMessage({ id, done: stopped.has(id) ? { stopped: true } : await JOBS[kind](request) });
     } catch (error) {
-      const memory = error instanceof RangeError ? "there is not enough memory for this here" : error.message;
+      const memory =
+        error instanceof RangeError ? "there is not enough memory for this here" : error.message;
       postMessage({ id, error: memory });
     }
     stopped.delete(id);

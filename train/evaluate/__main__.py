@@ -22,28 +22,26 @@ from ddpm.settings import MAX_SEED, Settings
 from ..data import DATASETS
 from ..processes import is_first, join_processes
 from ..publish import artefact
-from . import sweep
-from .classifier import BUILT_IN
+from . import figures, panel, sweep
 from .drawing import draw, is_pictures, labels_of, read_pictures
-from .yardstick import Yardstick, described, rows
+from .folder import BUILT_IN
+from .report import table
+from .yardstick import Sample, Yardstick
 
-SAMPLES, SEEDS = 10_000, 3
-HOW = (
-    "sampler",
-    "steps",
-    "grid",
-    "guidance",
-)  # the options that say how a model draws, labels apart
-_STREAM = {name: getattr(Settings, name) for name in HOW}
+SAMPLES, SEEDS, SWEPT = 10_000, 3, 2_000
+# How a model draws, labels apart, as it does unless told otherwise.
+HOW = {name: getattr(Settings, name) for name in ("sampler", "steps", "grid", "guidance")}
 
 
 def parser() -> argparse.ArgumentParser:
     """The options, each in a sentence. What is None if left out depends on what is evaluated."""
     p = argparse.ArgumentParser(
         "python -m train.evaluate",
-        description="Evaluate a model by the images it draws, or a folder of PNGs that anything drew: Fréchet "
-        "distance, precision and recall, density and coverage, and more, each beside that of real images.",
-        epilog="Several GPUs or machines: torchrun --nproc-per-node 8 -m train.evaluate …: the same figures, sooner",
+        description="Evaluate a model by the images it draws, or a folder of PNGs that "
+        "anything drew: what the worst of several judges says of them, over what it says of as "
+        "many real test images (1: it cannot tell them apart), and more figures.",
+        epilog="Several GPUs or machines: torchrun --nproc-per-node 8 -m train.evaluate …: the "
+        "same figures, sooner",
     )
     add = p.add_argument
     add(
@@ -51,13 +49,7 @@ def parser() -> argparse.ArgumentParser:
         help="built-in weights by name, a folder, a Hub repo NAMESPACE/NAME; or a folder of PNGs",
         metavar="MODEL",
     )
-    add(
-        "--data",
-        help="where the data set lies (default: data)",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-    )
+    add("--data", help="where the data set lies (default: data)", type=Path, default=Path("data"))
     which = p.add_mutually_exclusive_group().add_argument
     which(
         "--dataset",
@@ -66,11 +58,16 @@ def parser() -> argparse.ArgumentParser:
     )
     which(
         "--judge",
-        help="folder that python -m train.evaluate.judge wrote (default: train/evaluate/judges/DATASET)",
+        help="folder that python -m train.evaluate.judge wrote (default: "
+        "train/evaluate/judges/DATASET)",
         type=Path,
         metavar="DIR",
     )
-    add("--samples", help=f"images for a figure (default: {SAMPLES}; of PNGs, all)", type=int)
+    add(
+        "--samples",
+        help=f"images for a figure (default: {SAMPLES:,}; {SWEPT:,} for --sweep; of PNGs, all)",
+        type=int,
+    )
     add(
         "--seeds",
         help=f"repetitions, each with seeds (or PNGs) of its own (default: {SEEDS}; of PNGs, 1)",
@@ -78,15 +75,21 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--out",
-        help="file for the figures and all that is needed to get them again (.json; .jsonl for --sweep)",
+        help="file for the figures and all that is needed to get them again (.json; .jsonl for "
+        "--sweep)",
         type=Path,
         metavar="FILE",
     )
     add("--device", help="where to draw", choices=("auto", "cpu", "cuda"), default="auto")
+    _add_how(p)
+    _add_sweep(p)
+    return p
 
+
+def _add_how(p: argparse.ArgumentParser) -> None:
     how = p.add_argument_group("how the model draws").add_argument
-    how("--sampler", help=f"the rule for each step (default: {_STREAM['sampler']})")
-    how("--steps", help=f"from noise to picture (default: {_STREAM['steps']})", type=int)
+    how("--sampler", help=f"the rule for each step (default: {HOW['sampler']})")
+    how("--steps", help=f"from noise to picture (default: {HOW['steps']})", type=int)
     how("--grid", help="where along the way the steps fall (default: the sampler's own)")
     how("--guidance", help="how strongly to insist on the label", type=float)
     how(
@@ -96,9 +99,10 @@ def parser() -> argparse.ArgumentParser:
         const=True,
     )
 
-    many = p.add_argument_group(
-        "comparing samplers: the Fréchet distance alone, for each combination of"
-    ).add_argument
+
+def _add_sweep(p: argparse.ArgumentParser) -> None:
+    title = "comparing samplers: the worst judge over its floor, for each combination of"
+    many = p.add_argument_group(title).add_argument
     many(
         "--sweep",
         help="compare; --out keeps what is done, and what is there is not done again",
@@ -110,7 +114,6 @@ def parser() -> argparse.ArgumentParser:
     )
     many("--grids", help="(default: each sampler's own)", nargs="+")
     many("--plot", help="picture to write", type=Path, metavar="FILE.png")
-    return p
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -143,17 +146,11 @@ def run(args: argparse.Namespace, command: str) -> None:
             f"{args.model} does not say what it was trained on: name a --dataset or a --judge"
         )
     yardstick = Yardstick.open(args.judge or BUILT_IN / dataset, args.data, device)
-    if pipeline:
-        _check_fit(pipeline, yardstick)
-        if (args.unlabelled or args.guidance) and not pipeline.model.classes:
-            raise ValueError(
-                f"{args.model} knows no classes: leave out --unlabelled and --guidance"
-            )
-        if args.unlabelled and args.guidance:
-            raise ValueError("--guidance insists on a label: leave out --unlabelled")
-    if args.sweep:
+    if pipeline is not None:
+        _check_fit(args, pipeline, yardstick)
+    if args.sweep and pipeline is not None:
         plan = sweep.Plan(
-            args.samples or SAMPLES,
+            args.samples or SWEPT,
             not args.unlabelled,
             args.samplers,
             args.evaluations or [5, 10, 20],
@@ -161,55 +158,46 @@ def run(args: argparse.Namespace, command: str) -> None:
         )
         sweep.run(pipeline, yardstick, plan, args.out, args.plot)
         return
-
     started = time.perf_counter()
-    sets, facts = _draw(args, pipeline) if pipeline else _read(args, yardstick)
+    sets, facts = _read(args, yardstick) if pipeline is None else _draw(args, pipeline)
     facts["seconds"] = round(time.perf_counter() - started, 1)
     if not is_first():  # one process measures; the others only draw
         return
-    report = {
-        "command": command,
-        "model": args.model,
-        **facts,
-        **_origin(yardstick, facts["samples"]),
-        **measure(yardstick, sets),
-    }
+    report = {"command": command, "model": args.model, **facts}
+    report |= _origin(yardstick, facts["samples"])
+    report |= measure(yardstick, sets)
     print(table(report))
     if args.out:
         write_atomic(args.out, (json.dumps(report, indent=2) + "\n").encode())
 
 
 def measure(yardstick: Yardstick, sets: list[tuple[Tensor, Tensor | None]]) -> dict[str, Any]:
-    """All figures of sets of images (uint8 N×C×H×W, and labels or None): of each, their mean and
-    standard deviation (None for a single set), and what as many real images score: test images
-    (floor) and training images (subset)."""
-    each, real = [], {}
-    with tqdm(total=len(sets) + 2, desc="measuring", unit="set", leave=False) as bar:
+    """All figures of sets of images (uint8 N×C×H×W, and labels or None).
+
+    `worst` and `panel` are of the judges (`panel.report`). `figures`: of each the values, their
+    mean and standard deviation (None for a single set), and what as many real images score: test
+    images (floor) and training images (subset)."""
+    each, judged = [], []
+    floor = panel.floor(yardstick, len(sets[0][0]))
+    with tqdm(total=len(sets) + 1, desc="measuring", unit="set", leave=False) as bar:
         for pixels, labels in sets:
-            each.append(yardstick.figures(pixels, labels))
+            sample = Sample(yardstick, pixels, labels)
+            judged.append(panel.figures(sample))
+            each.append(figures.of(sample))
             bar.update()
-        for name, of in (("floor", yardstick.floor), ("subset", yardstick.subset)):
-            real[name] = of(len(sets[0][0]))
-            bar.update()
-    figures = {}
+        real, subset = figures.of_real(yardstick, len(sets[0][0]))
+        bar.update()
+    found = {}
     for name in each[0]:
         values = [one[name] for one in each]
-        figures[name] = {
+        found[name] = {
             "mean": mean(values),
             "std": stdev(values) if len(values) > 1 else None,
             "values": values,
-            "floor": real["floor"][name],
-            "subset": real["subset"][name],
+            "floor": real[name],
+            "subset": subset[name],
         }
-    return {"figures": figures}
-
-
-def table(report: dict[str, Any]) -> str:
-    """The figures as people read them."""
-    head = ("", "good", "this", "±", "test images", "training images")
-    return "\n".join(
-        [f"{report['model']}: {described(report)}", *sweep.aligned([head, *rows(report)])]
-    )
+    return panel.report(judged, floor) | {"figures": found}
 
 
 def _check(args: argparse.Namespace, pictures: bool) -> None:
@@ -219,16 +207,7 @@ def _check(args: argparse.Namespace, pictures: bool) -> None:
             raise ValueError(f"--{name} must be in {low}..{10**6:,}, got {getattr(args, name)}")
     if (args.samples or SAMPLES) * (args.seeds or SEEDS) > MAX_SEED:
         raise ValueError(f"there are only {MAX_SEED + 1:,} seeds: lower --samples or --seeds")
-    if args.sweep:
-        refused = dict.fromkeys(
-            (*HOW, "seeds"), "--sweep tries several ways to draw, from the same seeds"
-        )
-    else:
-        refused = dict.fromkeys(
-            ("samplers", "evaluations", "grids", "plot"), "it belongs to --sweep"
-        )
-    if pictures:
-        refused |= dict.fromkeys((*HOW, "unlabelled", "sweep"), f"{args.model} is a folder of PNGs")
+    refused = _refused(args, pictures)
     for name, why in refused.items():
         if getattr(args, name) is not None and getattr(args, name) is not False:
             raise ValueError(f"--{name} cannot be used here: {why}")
@@ -239,15 +218,29 @@ def _check(args: argparse.Namespace, pictures: bool) -> None:
             check_writable(path)
 
 
-def _check_fit(pipeline: Pipeline, yardstick: Yardstick) -> None:
-    """Raises ValueError if the judge cannot read what the model draws."""
-    model, judge = pipeline.model, yardstick.judge
+def _refused(args: argparse.Namespace, pictures: bool) -> dict[str, str]:
+    """Options that have no meaning beside the others, and why."""
+    if pictures:
+        return dict.fromkeys((*HOW, "unlabelled", "sweep"), f"{args.model} is a folder of PNGs")
+    if args.sweep:
+        why = "--sweep tries several ways to draw, from the same seeds"
+        return dict.fromkeys((*HOW, "seeds"), why)
+    return dict.fromkeys(("samplers", "evaluations", "grids", "plot"), "it belongs to --sweep")
+
+
+def _check_fit(args: argparse.Namespace, pipeline: Pipeline, yardstick: Yardstick) -> None:
+    """Raises ValueError if the judges cannot read what the model draws, or it cannot draw so."""
+    model, judge = pipeline.model, yardstick.networks.classifier
     for name in ("channels", "size"):
         if getattr(model, name) != getattr(judge, name):
             raise ValueError(
                 f"the model draws images of {name} {getattr(model, name)}, but the judge reads "
                 f"{name} {getattr(judge, name)}: name another with --judge or --dataset"
             )
+    if (args.unlabelled or args.guidance) and not model.classes:
+        raise ValueError(f"{args.model} knows no classes: leave out --unlabelled and --guidance")
+    if args.unlabelled and args.guidance:
+        raise ValueError("--guidance insists on a label: leave out --unlabelled")
 
 
 def _draw(
@@ -256,11 +249,11 @@ def _draw(
     """Seeds 0, 1, 2, …, as many for each repetition as there are samples; and what belongs into the
     report."""
     settings = {
-        name: _STREAM[name] if getattr(args, name) is None else getattr(args, name) for name in HOW
+        name: default if getattr(args, name) is None else getattr(args, name)
+        for name, default in HOW.items()
     }
-    settings["grid"] = (
-        settings["grid"] or SAMPLERS[settings["sampler"]].grid
-    )  # by name: the table may change
+    # By name: the table may change.
+    settings["grid"] = settings["grid"] or SAMPLERS[settings["sampler"]].grid
     labelled = bool(pipeline.model.classes) and not args.unlabelled
     count, repetitions = args.samples or SAMPLES, args.seeds or SEEDS
     sets = []
@@ -286,34 +279,31 @@ def _read(
 ) -> tuple[list[tuple[Tensor, None]], dict[str, Any]]:
     """The PNGs of a folder by name, as many for each repetition as there are samples; and what goes
     into the report."""
-    repetitions = args.seeds or 1
+    repetitions, judge = args.seeds or 1, yardstick.networks.classifier
     wanted = args.samples and args.samples * repetitions
     with tqdm(total=wanted, desc="reading", unit="image", leave=False) as bar:
-        pixels = read_pictures(
-            Path(args.model), wanted, yardstick.judge.channels, yardstick.judge.size, bar.update
-        )
+        pixels = read_pictures(Path(args.model), wanted, judge.channels, judge.size, bar.update)
     count = len(pixels) // repetitions
     if count < 6:
         raise ValueError(
-            f"{args.model} has {len(pixels)} PNGs: too few for {repetitions} repetition(s) of at least 6"
+            f"{args.model} has {len(pixels)} PNGs: too few for {repetitions} repetition(s) of at "
+            "least 6"
         )
-    return [(part, None) for part in pixels.split(count)][:repetitions], {
-        "samples": count,
-        "repetitions": repetitions,
-    }
+    parts = pixels.split(count)[:repetitions]
+    return [(part, None) for part in parts], {"samples": count, "repetitions": repetitions}
 
 
 def _origin(yardstick: Yardstick, count: int) -> dict[str, Any]:
     """What the figures were taken with, and how many real images each of them saw."""
     config, kept = yardstick.config, yardstick.reference
-    told = ("dataset", "sha256", "reference_sha256", "accuracy", "command")
+    told = ("dataset", "sha256", "texture_sha256", "reference_sha256", "accuracy", "command")
     half, test = min(count, len(kept.subset_nearest)), min(count, len(kept.test_nearest))
     return {
         "judge": {name: config.get(name) for name in told},
         "near": kept.near,
         "torch": torch.__version__,
         "real_images": {
-            "frechet": kept.train.count,
+            "frechet": len(yardstick.train.images),
             "neighbours": half,
             "floor": test,
             "subset": half,

@@ -107,4 +107,5 @@ def _read(path: Path, channels: int, size: int) -> np.ndarray:
         raise ValueError(f"{path} cannot be evaluated: {error}") from error
     if channels == 1 and (pixels != pixels[:1]).any():
         raise ValueError(f"{path} cannot be evaluated: it has colours, and the judge reads gray")
-    return pixels[:channels]
+    found: np.ndarray = pixels[:channels]
+    return found

@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"gallery: {error}", file=sys.stderr)
         return 2
     print(
-        f"{args.out}: {len(SAMPLERS)} samplers, up to {', '.join(map(str, COLUMNS))} evaluations, seeds {args.seeds}"
+        f"{args.out}: {len(SAMPLERS)} samplers, up to {', '.join(map(str, COLUMNS))} evaluations, "
+        f"seeds {args.seeds}"
     )
     return 0
 

@@ -1,15 +1,17 @@
-"""python -m train.evaluate.judge: train the classifier that evaluates models, and keep what it says
-of the real images."""
+"""python -m train.evaluate.judge: train the networks of the judges that evaluate models, and keep
+what they say of the real images."""
 
 import argparse
 import math
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ddpm import hub
@@ -17,10 +19,14 @@ from ddpm.files import check_writable, write_atomic
 from ddpm.pixels import from_pixels
 
 from ..data import DATASETS, Data
-from . import classifier, reference
-from .classifier import BUILT_IN, Judge
-from .metrics import frechet
+from . import folder, panel, reference
+from .classifier import ARCHITECTURE, Classifier
+from .folder import BUILT_IN, Networks
+from .texture import STEPS, fit_texture, texture_net
+from .textures import TextureNet
+from .yardstick import Yardstick
 
+N = TypeVar("N", bound=nn.Module)
 BATCH, LR, WEIGHT_DECAY = 128, 3e-3, 0.02
 
 
@@ -28,7 +34,9 @@ def parser() -> argparse.ArgumentParser:
     """The options, each in a sentence."""
     p = argparse.ArgumentParser(
         "python -m train.evaluate.judge",
-        description="Train a small classifier on a data set, for python -m train.evaluate. It must have classes.",
+        description="Train the networks of the judges on a data set (it must have classes), and "
+        "keep what real test images score, for python -m train.evaluate. What a folder has "
+        "already of these is kept.",
     )
     p.add_argument(
         "--dataset",
@@ -56,7 +64,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
     )
     p.add_argument(
-        "--epochs", help="how often each training image is seen (default: 16)", type=int, default=16
+        "--epochs",
+        help="how often the classifier sees each training image (default: 16)",
+        type=int,
+        default=16,
+    )
+    p.add_argument(
+        "--steps",
+        help=f"of training the network for texture (default: {STEPS})",
+        type=int,
+        default=STEPS,
     )
     p.add_argument("--seed", help="of all that is random (default: 0)", type=int, default=0)
     return p
@@ -78,15 +95,66 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace, command: str) -> None:
-    """Trains, and writes a folder that `classifier.load` reads. Raises ValueError or OSError with a
-    line for the user."""
+    """Makes what is missing of a folder that `Yardstick.open` reads. Raises ValueError or OSError
+    with a line for the user."""
     out = args.out or BUILT_IN / args.dataset
-    if (out / hub.CONFIG).exists():
+    known = folder.read_config(out / hub.CONFIG) if (out / hub.CONFIG).exists() else {}
+    if "floors" in known:
         raise ValueError(
-            f"{out} already holds a judge, and figures of another one do not compare: name a new --out"
+            f"{out} already holds judges, and figures of others do not compare: name a new --out"
         )
-    if not 1 <= args.epochs <= 1000:
-        raise ValueError(f"--epochs must be in 1..1000, got {args.epochs}")
+    for name in ("epochs", "steps"):
+        if not 1 <= getattr(args, name) <= 10**5:
+            raise ValueError(f"--{name} must be in 1..100,000, got {getattr(args, name)}")
+    train, test = _real(args)
+    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out / hub.CONFIG)
+    torch.manual_seed(args.seed)
+    classifier = _kept(folder.classifier_of, hub.WEIGHTS, out, known)
+    facts = known
+    if classifier is None:
+        channels, size = train.images.shape[1:3]
+        classifier = fit(Classifier(channels, size, len(train.classes)), train, args.epochs)
+        facts = _facts(args, classifier, train, test, command)
+    texture = _kept(
+        lambda config: texture_net(config["channels"]).fold(), folder.TEXTURE, out, known
+    )
+    networks = Networks(classifier, texture or _texture(args, train))
+    kept = reference.measure(networks, train, test)
+    contents = {
+        hub.WEIGHTS: folder.weights(classifier),
+        folder.TEXTURE: folder.weights(networks.texture),
+        folder.REFERENCE: reference.to_bytes(kept),
+    }
+    _write(out, contents, facts)  # what is trained is kept, should the rest be interrupted
+    facts["floors"] = _floors(Yardstick(networks, facts, kept, train, test))
+    _write(out, contents, facts)
+    print(
+        f"{out}: {facts['accuracy']:.2%} of {len(test.images):,} test images read correctly; "
+        f"floors of {' and '.join(facts['floors']) or 'no'} images kept"
+    )
+
+
+def _kept(
+    network_of: Callable[[dict[str, Any]], N], name: str, out: Path, known: dict[str, Any]
+) -> N | None:
+    """The network that the folder has already, if config.json knows of it."""
+    if folder.SHA256[name] not in known:
+        return None
+    network = network_of(known)
+    folder.load_weights(network, out / name, known)
+    network.eval().to(memory_format=torch.channels_last)
+    return network
+
+
+def _write(out: Path, contents: dict[str, bytes], facts: dict[str, Any]) -> None:
+    """config.json last: it vouches for the others."""
+    for name, content in (contents | {hub.CONFIG: folder.to_config(facts, contents)}).items():
+        write_atomic(out / name, content)
+
+
+def _real(args: argparse.Namespace) -> tuple[Data, Data]:
+    """The images to learn from and to measure. Raises ValueError where there are too few."""
     train, test = reference.real_images(args.dataset, args.data, args.size)
     if len(train.classes) < 2:
         raise ValueError(
@@ -94,59 +162,63 @@ def run(args: argparse.Namespace, command: str) -> None:
         )
     if len(train.images) < 20 or len(test.images) < 6:  # nearest neighbours of fewer mean nothing
         raise ValueError(
-            f"{len(train.images)} training and {len(test.images)} test images are too few for a judge"
+            f"{len(train.images)} training and {len(test.images)} test images are too few"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    check_writable(out / hub.CONFIG)
-    torch.manual_seed(args.seed)
-    judge = fit(
-        Judge(train.images.shape[1], train.images.shape[2], len(train.classes)), train, args.epochs
-    )
-    guesses = judge.look(test.images).probabilities.argmax(1)
-    accuracy = (guesses == test.labels).double().mean().item()
-    measured = reference.measure(judge, train, test)
-    kept = reference.to_bytes(measured)
-    contents = {
-        reference.REFERENCE: kept,
-        **classifier.files(
-            judge,
-            kept,
-            class_names=list(train.classes),
-            dataset=args.dataset,
-            fingerprint=train.fingerprint(),
-            accuracy=accuracy,
-            command=command,
-            torch=torch.__version__,
-        ),
+    return train, test
+
+
+def _facts(
+    args: argparse.Namespace, classifier: Classifier, train: Data, test: Data, command: str
+) -> dict[str, Any]:
+    """What config.json says of a new folder of judges."""
+    guesses = classifier.look(test.images).probabilities.argmax(1)
+    return {name: getattr(classifier, name) for name in ARCHITECTURE} | {
+        "class_names": list(train.classes),
+        "dataset": args.dataset,
+        "fingerprint": train.fingerprint(),
+        "accuracy": (guesses == test.labels).double().mean().item(),
+        "command": command,
+        "torch": torch.__version__,
     }
-    for name in sorted(contents, reverse=True):  # config.json last: it vouches for the others
-        write_atomic(out / name, contents[name])
-    print(
-        f"{out}: {accuracy:.2%} of {len(test.images):,} test images read correctly; their Fréchet distance to the "
-        f"training images is {frechet(measured.test, measured.train):.3f}"
-    )
 
 
-def fit(judge: Judge, data: Data, epochs: int) -> Judge:
-    """Trains judge on data: AdamW, one cycle of the learning rate. Returns it in eval mode, on the
-    CPU."""
+def _texture(args: argparse.Namespace, train: Data) -> TextureNet:
+    generator = torch.Generator().manual_seed(args.seed)
+    with tqdm(total=args.steps, desc="training the judge of texture", unit="step") as bar:
+
+        def progress(loss: float) -> None:
+            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            bar.update()
+
+        return fit_texture(train.images, args.steps, generator, progress)
+
+
+def _floors(yardstick: Yardstick) -> dict[str, Any]:
+    """What real test images score, for the counts of images that are measured most."""
+    counts = [count for count in panel.COUNTS if count <= len(yardstick.test.images)]
+    return {str(count): panel.measured(yardstick, count)._asdict() for count in counts}
+
+
+def fit(classifier: Classifier, data: Data, epochs: int) -> Classifier:
+    """Trains classifier on data: AdamW, one cycle of the learning rate. Returns it in eval mode, on
+    the CPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    judge.train().to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    classifier.train().to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     steps = epochs * math.ceil(len(data.images) / BATCH)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps)
-    with tqdm(total=steps, desc="training the judge", unit="step") as bar:
+    with tqdm(total=steps, desc="training the classifier", unit="step") as bar:
         for _ in range(epochs):
-            for batch in torch.randperm(len(data.images)).split(BATCH):
+            for batch in torch.split(torch.randperm(len(data.images)), BATCH):
                 images, labels = data.images[batch].to(device), data.labels[batch].to(device)
-                loss = F.cross_entropy(judge(_moved(from_pixels(images))), labels)
+                loss = F.cross_entropy(classifier(_moved(from_pixels(images))), labels)
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
                 optimizer.step()
                 cycle.step()
                 bar.update()
             bar.set_postfix(loss=f"{loss.item():.4f}")
-    return judge.eval().requires_grad_(False).cpu()
+    return classifier.eval().requires_grad_(False).cpu()
 
 
 def _moved(x: Tensor) -> Tensor:

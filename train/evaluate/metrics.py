@@ -29,20 +29,30 @@ class Statistics(NamedTuple):
         centred = features - mean
         return cls(mean, centred.T @ centred / (len(features) - 1), len(features))
 
+    def seen_by(self, by: Tensor) -> "Statistics":
+        """Those of the vectors v @ by, for by D×E."""
+        return Statistics(self.mean @ by, by.T @ self.covariance @ by, self.count)
+
 
 def frechet(a: Statistics, b: Statistics) -> float:
     """|mean_a - mean_b|² + tr(A + B - 2 (A B)^½): the squared Fréchet distance of two Gaussians, 0
     for equal ones.
 
-    Heusel et al. 2017, Eq. 6; Dowson & Landau 1982. tr (A B)^½ is the sum of the roots of the
-    eigenvalues of A^½ B A^½: that is symmetric, so that no complex number can arise."""
-    values, vectors = torch.linalg.eigh(a.covariance)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
+    Heusel et al. 2017, Eq. 6; Dowson & Landau 1982. tr (A B)^½ is the sum of the singular values of
+    A^½ B^½: no complex number can arise, and none is the root of a rounding error."""
+    cross = torch.linalg.svdvals(_root(a.covariance) @ _root(b.covariance)).sum()
     distance = (
         (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross
     )
-    return max(distance.item(), 0.0)
+    return max(float(distance), 0.0)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """The symmetric root. Eigenvalues within rounding of 0 are 0: the root of 1e-16 is 1e-8."""
+    values, vectors = torch.linalg.eigh(covariance)
+    rounding = len(values) * torch.finfo(values.dtype).eps * values.abs().amax()
+    root: Tensor = vectors * values.where(values > rounding, 0.0).sqrt() @ vectors.T
+    return root
 
 
 def precision_recall(real: Tensor, drawn: Tensor, k: int = 3) -> tuple[float, float]:
@@ -61,11 +71,11 @@ def density_coverage(real: Tensor, drawn: Tensor, k: int = 5) -> tuple[float, fl
     of real balls that hold a drawn vector. Naeem et al. 2020, Eq. 2 and 3. Shapes as for
     `precision_recall`."""
     real, drawn = real.double(), drawn.double()
-    radii, inside = _radii(real, k), 0
+    radii, inside = _radii(real, k), 0.0
     covered = torch.zeros(len(real), dtype=torch.bool)
     for distances, _ in _distances(drawn, real):
         within = distances < radii
-        inside += within.sum().item()
+        inside += float(within.sum())
         covered |= within.any(0)
     return inside / (k * len(drawn)), covered.double().mean().item()
 

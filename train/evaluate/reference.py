@@ -1,14 +1,14 @@
 """The real images that drawn ones are compared with, and what of them is worth keeping beside the
-judge.
+judges.
 
-Sets, all of them the same at every call: train       all training images: the Gaussian of the
-    Fréchet distance, and where copies are looked for neighbours  up to 10,000 of them, drawn by
-    lot: the real side of the k-nearest-neighbour figures subset      up to 10,000 others of them:
-    what as many perfect samples would score test        up to 10,000 test images, drawn by lot: the
-    floor, what images of the same kind but unseen score
+Sets, all of them the same at every call (random, from a fixed seed):
+
+- train: all training images. The Gaussians of the Fréchet distances; copies are looked for here.
+- neighbours: up to 10,000 of them. The real side of the k-nearest-neighbour figures.
+- subset: up to 10,000 others of them. What as many perfect samples would score.
+- test: up to 10,000 test images. The floor: what unseen images of the same kind score.
 """
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,23 +21,23 @@ from tqdm import tqdm
 
 from ..data import DATASETS, Data
 from ..processes import first_then_others
-from .classifier import FEATURES, Judge
+from . import pixel_stats
+from .folder import Networks
 from .metrics import Statistics, nearest
 
-REFERENCE = "reference.safetensors"
 MOST = 10_000
 NEAR = 0.01  # a copy lies nearer to a training image than this share of the test images
 
 
 class Reference(NamedTuple):
-    """train, test: Gaussians of the features of all training and all test images.
+    """gaussians: for each judge that compares distributions, that of its vectors of all training
+    images.
 
     test_nearest, subset_nearest: for each image of these sets, float32, the distance to the nearest
     training image other than itself, in pixels of 0..1 (the root of the sum of squared
     differences)."""
 
-    train: Statistics
-    test: Statistics
+    gaussians: dict[str, Statistics]
     test_nearest: Tensor
     subset_nearest: Tensor
 
@@ -45,6 +45,15 @@ class Reference(NamedTuple):
     def near(self) -> float:
         """Images nearer than this to a training image count as copies of it."""
         return torch.quantile(self.test_nearest, NEAR).item()
+
+
+def vectors(networks: Networks, images: Tensor) -> dict[str, Tensor]:
+    """What the judges that compare distributions see of images, uint8 N×C×H×W: float32 N×D each."""
+    return {
+        "features": networks.classifier.look(images).features,
+        "texture": networks.texture.look(images),
+        "pixels": pixel_stats.vectors(images),
+    }
 
 
 def real_images(dataset: str, root: Path, size: int | None = None) -> tuple[Data, Data]:
@@ -56,21 +65,24 @@ def real_images(dataset: str, root: Path, size: int | None = None) -> tuple[Data
     if source.test is not None:
         return data, source.test(root)
     held = torch.arange(len(data.images)) % 10 == 9
-    return tuple(Data(data.images[part], data.labels[part], data.classes) for part in (~held, held))
+    train, test = (
+        Data(data.images[part], data.labels[part], data.classes) for part in (~held, held)
+    )
+    return train, test
 
 
 def neighbours(train: Data) -> Tensor:
-    """Indices of the set of that name, drawn by lot."""
+    """Indices of the set of that name, at random."""
     return _shuffled(len(train.images))[: _half(train)]
 
 
 def subset(train: Data) -> Tensor:
-    """Indices of the set of that name, drawn by lot; none of them is in `neighbours`."""
+    """Indices of the set of that name, at random; none of them is in `neighbours`."""
     return _shuffled(len(train.images))[-_half(train) :]
 
 
 def tested(test: Data) -> Tensor:
-    """Indices of the test images that are compared, drawn by lot: MNIST's first 5,000 are easier
+    """Indices of the test images that are compared, in random order: MNIST's first 5,000 are easier
     than the others."""
     return _shuffled(len(test.images))[:MOST]
 
@@ -80,25 +92,26 @@ def as_vectors(pixels: Tensor) -> Tensor:
     return pixels.flatten(1).float().div_(255)
 
 
-def measure(judge: Judge, train: Data, test: Data) -> Reference:
+def measure(networks: Networks, train: Data, test: Data) -> Reference:
     """Looks at all real images once, with a progress bar."""
-    with tqdm(
-        total=len(train.images) + len(test.images), desc="features", disable=None, leave=False
-    ) as bar:
-        features = [judge.look(data.images, bar.update).features for data in (train, test)]
-    vectors, others = as_vectors(train.images), subset(train)
+    found: dict[str, list[Tensor]] = {}
+    with tqdm(total=len(train.images), desc="features", leave=False) as bar:
+        for part in torch.split(train.images, 2000):
+            for name, each in vectors(networks, part).items():
+                found.setdefault(name, []).append(each)
+            bar.update(len(part))
+    flat, others = as_vectors(train.images), subset(train)
     return Reference(
-        *map(Statistics.of, features),
-        nearest(as_vectors(test.images[tested(test)]), vectors),
-        nearest(vectors[others], vectors, skip=others),
+        {name: Statistics.of(torch.cat(parts)) for name, parts in found.items()},
+        nearest(as_vectors(test.images[tested(test)]), flat),
+        nearest(flat[others], flat, skip=others),
     )
 
 
 def to_bytes(reference: Reference) -> bytes:
     """The content of reference.safetensors."""
     tensors = {"test.nearest": reference.test_nearest, "subset.nearest": reference.subset_nearest}
-    for name in ("train", "test"):
-        mean, covariance, count = getattr(reference, name)
+    for name, (mean, covariance, count) in reference.gaussians.items():
         tensors |= {
             f"{name}.mean": mean,
             f"{name}.covariance": covariance,
@@ -107,36 +120,26 @@ def to_bytes(reference: Reference) -> bytes:
     return save(tensors)
 
 
-def load(folder: Path, sha256: str) -> Reference:
-    """Reads reference.safetensors. Raises ValueError or OSError with a line that says what is wrong
-    with it."""
-    path = folder / REFERENCE
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no {REFERENCE}: the judge is not whole")
-    if path.stat().st_size > 2**20:
-        raise ValueError(f"{path}: larger than 1 MB, not a judge's reference")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(
-            f"{path}: damaged or not the file that config.json describes (its sha256 differs)"
-        )
+def from_content(content: bytes, expected: dict[str, int], path: Path) -> Reference:
+    """Of the content of reference.safetensors. expected: for each judge the length of its vectors.
+    path: where it came from, for the line of the ValueError if it is not one."""
     try:
         tensors = from_bytes(content)
-        gaussians = [
-            Statistics(
+        gaussians = {
+            name: Statistics(
                 tensors[f"{name}.mean"],
                 tensors[f"{name}.covariance"],
                 int(tensors[f"{name}.count"]),
             )
-            for name in ("train", "test")
-        ]
-        found = Reference(*gaussians, tensors["test.nearest"], tensors["subset.nearest"])
+            for name in expected
+        }
+        found = Reference(gaussians, tensors["test.nearest"], tensors["subset.nearest"])
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: not the reference of a judge ({error})") from error
-    if any(
-        g.mean.shape != (FEATURES,) or g.covariance.shape != (FEATURES, FEATURES) for g in gaussians
-    ):
-        raise ValueError(f"{path}: its statistics are not of {FEATURES} features")
+        raise ValueError(f"{path}: not the reference of judges ({error})") from error
+    for name, size in expected.items():
+        mean, covariance, _ = gaussians[name]
+        if mean.shape != (size,) or covariance.shape != (size, size):
+            raise ValueError(f"{path}: the statistics of {name} are not of {size} numbers")
     return found
 
 

@@ -1,18 +1,18 @@
-"""Samplers compared: the Fréchet distance by sampler, grid and number of network evaluations, from
-the same seeds.
+"""Samplers compared: the worst judge over its floor, by sampler, grid and number of network
+evaluations, from the same seeds.
 
 A line of JSON is kept for each cell as soon as it is done, so that a sweep can be stopped and taken
 up again."""
 
 import json
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from tqdm import tqdm
 
 from ddpm import SAMPLERS, Pipeline
@@ -20,19 +20,13 @@ from ddpm.files import write_atomic
 from ddpm.samplers import affordable_steps, evaluations
 
 from ..processes import is_first
-from . import plot
+from . import panel, plot
 from .drawing import draw, labels_of
-from .yardstick import Yardstick
+from .report import aligned
+from .yardstick import Sample, Yardstick
 
-_SAME = (
-    "weights_sha256",
-    "judge_sha256",
-    "samples",
-    "labels",
-    "sampler",
-    "grid",
-    "steps",
-)  # tell cells apart
+# These tell cells apart.
+_SAME = ("weights_sha256", "judge_sha256", "samples", "labels", "sampler", "grid", "steps")
 
 
 class Plan(NamedTuple):
@@ -84,69 +78,62 @@ def run(
     wanted = cells(plan, pipeline)
     origin = {
         "weights_sha256": pipeline.config.get("sha256"),
-        "judge_sha256": yardstick.config["sha256"],
+        "judge_sha256": yardstick.config["reference_sha256"],  # the networks' statistics are in it
         "samples": plan.samples,
         "labels": plan.labels,
     }
-    known = {_key(line): line["frechet"] for line in read(out)}
+    known = {_key(line): float(line["ratio"]) for line in read(out)}
     if dist.is_initialized():
         dist.barrier()  # all have read the file before the first one writes
     keys = {cell: _key(origin | cell._asdict()) for cell in wanted}
-    todo = {
-        keys[cell]: cell for cell in wanted if keys[cell] not in known
-    }  # two wanted costs may come to one cell
+    # Two wanted costs may come to one cell.
+    todo = {keys[cell]: cell for cell in wanted if keys[cell] not in known}
+    floor = panel.floor(yardstick, plan.samples) if todo and is_first() else None
     with tqdm(
         total=len(todo) * plan.samples, unit="image", leave=False, disable=not is_first()
     ) as bar:
         for key, cell in todo.items():
             bar.set_description(f"{cell.sampler}, {cell.grid}, {cell.cost}")
-            known[key] = _compute(cell, pipeline, yardstick, origin, out, bar.update)
+            pixels = _drawn(cell, pipeline, origin, bar.update)
+            if floor is not None:  # of several processes only the first measures
+                known[key] = _judged(cell, pixels, yardstick, floor, origin, out)
     if is_first():
-        figures, floor = (
-            {cell: known[key] for cell, key in keys.items()},
-            yardstick.floor_frechet(plan.samples),
-        )
-        print(table(figures, plan.samples, floor))
+        figures = {cell: known[key] for cell, key in keys.items()}
+        print(table(figures, plan.samples))
         if picture:
-            plot.draw(picture, curves(figures), floor, plan.samples)
+            plot.draw(picture, curves(figures), plan.samples)
 
 
-def _compute(
-    cell: Cell,
-    pipeline: Pipeline,
-    yardstick: Yardstick,
-    origin: dict[str, Any],
-    out: Path,
-    progress: Callable[[int], object],
-) -> float:
-    """Draws the images of one cell, and adds its line to the file. Of several processes only the
-    first measures."""
-    started = time.perf_counter()
+def _drawn(
+    cell: Cell, pipeline: Pipeline, origin: dict[str, Any], progress: Callable[[int], object]
+) -> Tensor:
     seeds = range(origin["samples"])
-    labels = labels_of(pipeline, seeds, labelled=origin["labels"])
-    pixels = draw(
+    return draw(
         pipeline,
         seeds,
-        labels=labels,
+        labels=labels_of(pipeline, seeds, labelled=origin["labels"]),
         sampler=cell.sampler,
         grid=cell.grid,
         steps=cell.steps,
         progress=progress,
     )
-    if not is_first():
-        return math.nan
-    figure = yardstick.frechet(pixels)
-    line = (
-        origin
-        | cell._asdict()
-        | {
-            "frechet": figure,
-            "seconds": round(time.perf_counter() - started, 2),
-            "torch": torch.__version__,
-        }
-    )
+
+
+def _judged(
+    cell: Cell,
+    pixels: Tensor,
+    yardstick: Yardstick,
+    floor: panel.Floor,
+    origin: dict[str, Any],
+    out: Path,
+) -> float:
+    """What the worst judge says over its floor; adds the line of the cell to the file."""
+    found = panel.figures(Sample(yardstick, pixels))
+    verdict = panel.worst(found, floor)
+    line = origin | cell._asdict() | verdict._asdict()
+    line |= {"panel": panel.ratios(found, floor), "torch": torch.__version__}
     write_atomic(out, "".join(json.dumps(each) + "\n" for each in [*read(out), line]).encode())
-    return figure
+    return verdict.ratio
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -159,14 +146,14 @@ def read(path: Path) -> list[dict[str, Any]]:
             continue
         if (
             isinstance(line, dict)
-            and {*_SAME, "frechet"} <= line.keys()
-            and isinstance(line["frechet"], float)
+            and {*_SAME, "ratio"} <= line.keys()
+            and isinstance(line["ratio"], float)
         ):
             lines.append(line)
     return lines
 
 
-def table(figures: dict[Cell, float], samples: int, floor: float) -> str:
+def table(figures: dict[Cell, float], samples: int) -> str:
     """Rows are samplers with their grids, columns numbers of evaluations; * marks the best grid of
     a sampler in a column, and < the one that is best over all columns (lowest geometric mean)."""
     columns = sorted({cell.wanted for cell in figures})
@@ -176,13 +163,13 @@ def table(figures: dict[Cell, float], samples: int, floor: float) -> str:
         rivals = [other for (name, _), other in grids.items() if name == sampler]
         best = {wanted: min(other[wanted] for other in rivals) for wanted in row}
         shown = [
-            f"{row[wanted]:.3f}{'*' if row[wanted] == best[wanted] else ' '}"
+            f"{row[wanted]:.2f}{'*' if row[wanted] == best[wanted] else ' '}"
             if wanted in row
             else "- "
             for wanted in columns
         ]
         rows.append((sampler, grid, *shown, "<" if grid == _best_grid(grids, sampler) else ""))
-    head = f"Fréchet distance of {samples:,} images, by network evaluations; as many real test images: {floor:.3f}"
+    head = f"The worst judge over its floor, {samples:,} images, by network evaluations"
     return "\n".join(
         [
             head,
@@ -192,24 +179,13 @@ def table(figures: dict[Cell, float], samples: int, floor: float) -> str:
     )
 
 
-def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Lines of a table: the first two columns, which are words, to the left, the others to the
-    right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if k < 2 else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
 def curves(figures: dict[Cell, float]) -> dict[str, list[tuple[int, float]]]:
-    """For each sampler, on its best grid: (true cost, Fréchet distance), by cost."""
+    """For each sampler, on its best grid: (true cost, worst judge over its floor), by cost."""
     grids = _by_grid(figures)
     best = {sampler: _best_grid(grids, sampler) for sampler, _ in grids}
-    found = {f"{sampler}, {grid}": set() for sampler, grid in best.items()}
+    found: dict[str, set[tuple[int, float]]] = {
+        f"{sampler}, {grid}": set() for sampler, grid in best.items()
+    }
     for cell, figure in figures.items():
         if cell.grid == best[cell.sampler]:
             found[f"{cell.sampler}, {cell.grid}"].add((cell.cost, figure))
@@ -217,7 +193,7 @@ def curves(figures: dict[Cell, float]) -> dict[str, list[tuple[int, float]]]:
 
 
 def _by_grid(figures: dict[Cell, float]) -> dict[tuple[str, str], dict[int, float]]:
-    """(sampler, grid) -> wanted evaluations -> Fréchet distance."""
+    """(sampler, grid) -> wanted evaluations -> worst judge over its floor."""
     rows: dict[tuple[str, str], dict[int, float]] = {}
     for cell, figure in figures.items():
         rows.setdefault((cell.sampler, cell.grid), {})[cell.wanted] = figure

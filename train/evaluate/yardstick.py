@@ -1,168 +1,138 @@
-"""The figures of a set of images, and those of real images of the same number to compare them
-with."""
+"""Images to be judged, and the real images that they are judged beside."""
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data import DATASETS, Data
-from . import classifier, reference
-from .classifier import Judge
-from .metrics import Statistics, density_coverage, frechet, nearest, precision_recall
+from . import folder, members, pixel_stats, reference
+from .classifier import FEATURES, Seen
+from .folder import Networks
+from .metrics import nearest
 from .reference import MOST, Reference, as_vectors
+from .texture import WIDTHS
 
-CONFIDENT = 0.9
-
-
-class Figure(NamedTuple):
-    """How a figure is called in words, how it is printed, and what is good."""
-
-    title: str
-    form: str
-    good: str
-
-
-FIGURES: dict[str, Figure] = {
-    "frechet": Figure("Fréchet distance", ".3f", "low"),
-    "precision": Figure("precision (k = 3)", ".4f", "high"),
-    "recall": Figure("recall (k = 3)", ".4f", "high"),
-    "density": Figure("density (k = 5)", ".4f", "high"),
-    "coverage": Figure("coverage (k = 5)", ".4f", "high"),
-    "confident": Figure("read with > 0.9 confidence", ".2%", "high"),
-    "accuracy": Figure("shows the class asked for", ".2%", "high"),
-    "copies": Figure("near-copies of training images", ".2%", "low"),
-}
-
-
-def described(report: dict[str, Any]) -> str:
-    """What was measured, of a report of `python -m train.evaluate`: how many images, drawn how."""
-    times = f", {report['repetitions']} times" if report["repetitions"] > 1 else ""
-    how = report.get("settings") or {}
-    words = [
-        f"{how[name]} {name}" if name == "steps" else f"{name} {how[name]}"
-        for name in how
-        if name != "labels" and how[name]
-    ]
-    if "labels" in how:
-        words.append("each class as often as in training" if how["labels"] else "without labels")
-    return f"{report['samples']:,} images{times}" + (f" ({', '.join(words)})" if words else "")
-
-
-def rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The figures of a report as people read them: what it is, what is good, this, its spread over
-    the repetitions ("" for one), as many real test images, as many training images.
-
-    Raises KeyError, TypeError or ValueError if it is no report.
-    """
-    found = []
-    for name, figure in report["figures"].items():
-        title, form, good = FIGURES[name]
-        spread = "" if figure["std"] is None else format(figure["std"], form)
-        found.append(
-            (
-                title,
-                good,
-                format(figure["mean"], form),
-                spread,
-                *(format(figure[real], form) for real in ("floor", "subset")),
-            )
-        )
-    return found
+SETS = 5  # of real images, at most, whose mean is a floor
 
 
 class Yardstick:
-    """A judge, what it keeps of the real images, and the real images. Works on the device on which
-    the judge lies.
+    """The networks of the judges, what is kept of the real images, and the real images. Works on
+    the device on which the networks lie.
 
-    Raises ValueError if the training images are not those that the judge was made with.
+    Raises ValueError if the real images are not those that the judges were made with.
     """
 
     def __init__(
-        self, judge: Judge, config: dict[str, Any], kept: Reference, train: Data, test: Data
+        self, networks: Networks, config: dict[str, Any], kept: Reference, train: Data, test: Data
     ) -> None:
+        self.networks, self.config, self.reference = networks, config, kept
+        self.train, self.test = train, test
+        floors = config.get("floors", {})
+        self._thresholds = {int(count): floor["limits"] for count, floor in floors.items()}
         if train.fingerprint() != config["fingerprint"]:
-            raise ValueError(
-                f"the {config['dataset']} images given with --data are not those the judge was made with"
-            )
+            raise ValueError(self._stranger("training"))
         if kept.test_nearest.shape != (len(reference.tested(test)),):
-            raise ValueError(
-                f"the {config['dataset']} test images given with --data are not those of the judge"
-            )
-        self.judge, self.config, self.reference, self.train, self.test = (
-            judge,
-            config,
-            kept,
-            train,
-            test,
-        )
+            raise ValueError(self._stranger("test"))
 
     @classmethod
-    def open(cls, folder: Path, data: Path, device: torch.device) -> "Yardstick":
-        """With the judge in folder and the data set in data. Raises ValueError or OSError with a
-        line for the user."""
-        judge, config = classifier.load(folder)
-        if config["dataset"] not in list(DATASETS):
-            raise ValueError(
-                f"{folder}: unknown dataset {config['dataset']!r}; valid are {', '.join(DATASETS)}"
-            )
-        kept = reference.load(folder, config["reference_sha256"])
-        size = judge.size if config["dataset"] == "folder" else None
-        return cls(
-            judge.to(device), config, kept, *reference.real_images(config["dataset"], data, size)
-        )
+    def open(cls, where: Path, data: Path, device: torch.device) -> "Yardstick":
+        """With the judges in the folder where and the data set in data. Raises ValueError or
+        OSError with a line for the user."""
+        networks, config = folder.load(where)
+        name = config["dataset"]
+        if name not in list(DATASETS):
+            raise ValueError(f"{where}: unknown dataset {name!r}; valid are {', '.join(DATASETS)}")
+        sizes = {
+            "features": FEATURES,
+            "texture": WIDTHS[-1],
+            "pixels": pixel_stats.length(networks.classifier.channels),
+        }
+        content = folder.read_reference(where, config)
+        kept = reference.from_content(content, sizes, where / folder.REFERENCE)
+        size = networks.classifier.size if name == "folder" else None
+        real = reference.real_images(name, data, size)
+        return cls(networks.to(device), config, kept, *real)
 
-    def frechet(self, pixels: Tensor) -> float:
-        """The Fréchet distance alone, of images uint8 N×C×H×W, to all training images."""
-        return frechet(Statistics.of(self.judge.look(pixels).features), self.reference.train)
+    def tests(self, count: int) -> list["Sample"]:
+        """Up to five sets of count test images each, no two with an image in common; one set of all
+        there are if there are fewer than count."""
+        rows = reference.tested(self.test)
+        return self._sets(self.test, rows, self.reference.test_nearest, count)
 
-    def figures(
-        self, pixels: Tensor, labels: Tensor | None = None, distances: Tensor | None = None
-    ) -> dict[str, float]:
-        """All figures of images, uint8 N×C×H×W. labels: the classes they should show, int64 N.
+    def subset(self, count: int) -> "Sample":
+        """Count training images, or as many as are set aside."""
+        rows = reference.subset(self.train)
+        return self._sets(self.train, rows, self.reference.subset_nearest, count)[0]
 
-        The Fréchet distance is that to all training images. Precision, recall, density and coverage
-        compare the first 10,000 images (or as many as there are) with as many training images,
-        drawn by lot. A near-copy lies nearer to a training image, in pixels, than 99 % of the test
-        images do; of the first 10,000 images too. distances: how far each is from the nearest
-        training image, where that is known."""
-        seen, count = self.judge.look(pixels), min(len(pixels), len(self._neighbours))
-        real, drawn = self._neighbours[:count], seen.features[:count]
-        found = {"frechet": frechet(Statistics.of(seen.features), self.reference.train)}
-        found["precision"], found["recall"] = precision_recall(real, drawn)
-        found["density"], found["coverage"] = density_coverage(real, drawn)
-        found["confident"] = _share(seen.probabilities.amax(1) > CONFIDENT)
-        if labels is not None:
-            found["accuracy"] = _share(seen.probabilities.argmax(1) == labels)
-        if distances is None:
-            distances = nearest(as_vectors(pixels[:MOST]), as_vectors(self.train.images))
-        found["copies"] = _share(distances < self.reference.near)
-        return found
-
-    def floor(self, count: int) -> dict[str, float]:
-        """The figures of count real test images (or of all there are): as good as a perfect model
-        can hope to be."""
-        return self._of(self.test, reference.tested(self.test)[:count], self.reference.test_nearest)
-
-    def floor_frechet(self, count: int) -> float:
-        """The Fréchet distance of count real test images (or of all there are)."""
-        return self.frechet(self.test.images[reference.tested(self.test)[:count]])
-
-    def subset(self, count: int) -> dict[str, float]:
-        """The figures of count real training images (or of as many as are set aside)."""
-        return self._of(
-            self.train, reference.subset(self.train)[:count], self.reference.subset_nearest
-        )
-
-    def _of(self, data: Data, rows: Tensor, distances: Tensor) -> dict[str, float]:
-        return self.figures(data.images[rows], data.labels[rows], distances[: len(rows)])
+    def thresholds(self, count: int) -> dict[str, float]:
+        """Below which a score of `members` is odd, in a set of count images."""
+        if count not in self._thresholds:
+            self._thresholds[count] = members.thresholds(self.tests(count))
+        limits: dict[str, float] = self._thresholds[count]
+        return limits
 
     @cached_property
-    def _neighbours(self) -> Tensor:
-        return self.judge.look(self.train.images[reference.neighbours(self.train)]).features
+    def neighbours(self) -> Tensor:
+        """The classifier's features of the real images that neighbours are looked for among."""
+        return self.networks.classifier.look(self.real).features
+
+    @cached_property
+    def real(self) -> Tensor:
+        """Those images, uint8 N×C×H×W."""
+        return self.train.images[reference.neighbours(self.train)]
+
+    def _stranger(self, kind: str) -> str:
+        return (
+            f"the {self.config['dataset']} {kind} images given with --data are not those that the "
+            "judges were made with"
+        )
+
+    def _sets(self, data: Data, rows: Tensor, distances: Tensor, count: int) -> list["Sample"]:
+        count = min(count, len(rows))
+        parts = zip(torch.split(rows, count), torch.split(distances, count), strict=True)
+        return [
+            Sample(self, data.images[part], data.labels[part], near)
+            for part, near in list(parts)[: min(SETS, len(rows) // count)]
+        ]
 
 
-def _share(which: Tensor) -> float:
-    return which.double().mean().item()
+class Sample:
+    """A set of images, uint8 N×C×H×W, and what more than one judge asks about them, found once.
+
+    labels: the classes that they should show, int64 N, if known. distances: how far each of the
+    first 10,000 is from the nearest training image, where that is known."""
+
+    def __init__(
+        self,
+        yardstick: Yardstick,
+        images: Tensor,
+        labels: Tensor | None = None,
+        distances: Tensor | None = None,
+    ) -> None:
+        self.yardstick, self.images, self.labels = yardstick, images, labels
+        self._distances = distances
+
+    @cached_property
+    def seen(self) -> Seen:
+        """What the classifier makes of them."""
+        return self.yardstick.networks.classifier.look(self.images)
+
+    @cached_property
+    def vectors(self) -> Tensor:
+        """The pixels of the first 10,000, float32 N×D, 0..1."""
+        return as_vectors(self.images[:MOST])
+
+    @cached_property
+    def distances(self) -> Tensor:
+        """Of the first 10,000: to the nearest training image, in pixels of 0..1."""
+        if self._distances is not None:
+            return self._distances
+        return nearest(self.vectors, as_vectors(self.yardstick.train.images))
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """What `members` counts as odd in a set of this size."""
+        return self.yardstick.thresholds(len(self.vectors))

@@ -23,7 +23,7 @@ from ddpm.files import write_atomic
 
 from ..command import command
 from ..data import DATASETS, Data
-from ..evaluate.yardstick import described, rows
+from ..evaluate.report import described, judged, rows, verdict
 
 CARD, REPORT = "README.md", "evaluation.json"
 START = (
@@ -162,9 +162,12 @@ images = DDPMPipeline.from_pretrained("{repo}")(batch_size=16, num_inference_ste
                 dataset_type=(known and known.hub) or dataset,
                 dataset_name=dataset,
                 metric_type=name,
-                metric_value=round(figure["mean"], 4),
+                metric_value=round(value, 4),
             )
-            for name, figure in report["figures"].items()
+            for name, value in (
+                ("worst judge over its floor", report["worst"]["ratio"]),
+                *((name, figure["mean"]) for name, figure in report["figures"].items()),
+            )
         ]
     return str(card)
 
@@ -180,6 +183,10 @@ def measured(card: str, report: dict[str, Any], sha256: str) -> str:
             f"| {title} | {this}{' ± ' if spread else ''}{spread} | {floor} | {subset} |"
             for title, _, this, spread, floor, subset in rows(report)
         ]
+        judges = [
+            f"| {title} | {ratio}{' ± ' if spread else ''}{spread} | {figure} | {floor} |"
+            for title, ratio, spread, figure, floor in judged(report)
+        ]
         section = f"""## Measured
 
 ```
@@ -187,8 +194,15 @@ def measured(card: str, report: dict[str, Any], sha256: str) -> str:
 ```
 
 {described(report)}.
-Beside them the same figures for as many real images of {report["judge"]["dataset"]}: test images, \
-which are the floor (the real-image baseline), and training images.
+
+**{verdict(report)}.** Each judge over its floor, which is what as many real test images score:
+
+| judge | over its floor | this model | floor |
+|---|---|---|---|
+{chr(10).join(judges)}
+
+Other figures, beside the same figures for as many real images of {report["judge"]["dataset"]}: test \
+images and training images.
 
 | | this model | test images | training images |
 |---|---|---|---|

@@ -1,0 +1,315 @@
+"""python -m train.benchmark.browser: what the page of one file takes in a headless Chromium, on one
+thread, beside onnxruntime-web, and how near its images are to those of Python.
+
+`pip install playwright` drives the Chromium that is there. `npm install onnxruntime-web` gives the
+folder that --ort names; without it that row is left out. Milliseconds depend on the machine and on
+what else it does; ratios, measured in turns in one page, hardly."""
+
+import argparse
+import base64
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ddpm import Pipeline, hub
+from ddpm.browser import KERNELS, PAGE_BYTES, SCRIPTS, page
+from ddpm.engine import onnx
+from ddpm.files import write_atomic
+from ddpm.pixels import png, sheet
+from ddpm.samplers import SAMPLERS
+
+from ..command import add_option, command
+from .sampling import table
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+STEPS = 4  # evaluations of the timed images
+DRAWS = 200  # after which memory must be what it was
+BATCH = 16
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_FIRST = """new MutationObserver(() => {
+  const says = document.querySelector('#says');
+  if (/ms here/.test(says?.textContent)) window.first ??= performance.now();
+}).observe(document, { subtree: true, childList: true, characterData: true });"""
+_TIMED = """async ([wish, rounds]) => {
+  const took = [];
+  for (let k = 0; k <= rounds; k++) {
+    const start = performance.now();
+    await ddpm.engine.ask(wish);
+    took.push(performance.now() - start);
+  }
+  return took.slice(1);
+}"""
+_OURS = """([config, weights, code]) => {
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const all = new Float32Array(bytes(weights).buffer), named = new Map();
+  let at = 0;
+  for (const [name, shape] of shapes(config))
+    named.set(name, all.subarray(at, at += product(shape)));
+  const net = new UNet(new WebAssembly.Module(bytes(code)), config, named);
+  window.ours = (x, t, y) => net.forward(x, t, y.map((label) => ({ [label]: 1 })));
+}"""
+_THEIRS = """async ([graph, size]) => {
+  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.wasmPaths = 'http://localhost/ort/';
+  const bytes = Uint8Array.from(atob(graph), (c) => c.charCodeAt(0));
+  const session = await ort.InferenceSession.create(bytes, { executionProviders: ['wasm'] });
+  window.theirs = async (x, t, y) => {
+    const all = new Float32Array(x.length * x[0].length);
+    x.forEach((image, k) => all.set(image, k * image.length));
+    const given = { x: new ort.Tensor('float32', all, [x.length, 1, size, size]),
+                    t: new ort.Tensor('float32', Float32Array.from(x, () => t), [x.length]),
+                    y: new ort.Tensor('int64', BigInt64Array.from(y, BigInt), [x.length]) };
+    return (await session.run(given))[session.outputNames[0]].data;
+  };
+}"""
+_IN_TURNS = """async ([count, pixels, rounds]) => {
+  const x = Array.from({ length: count }, () =>
+    Float32Array.from({ length: pixels }, () => 2 * Math.random() - 1));
+  const y = x.map((_, k) => k % 10), took = { ours: [], theirs: [] };
+  let off = 0;
+  for (let k = 0; k < rounds + 10; k++)
+    for (const name of ['ours', 'theirs'].filter((name) => window[name])) {
+      const start = performance.now(), out = await window[name](x, 500, y);
+      if (k >= 10) took[name].push(performance.now() - start);
+      if (name === 'ours') window.last = out;
+      else out.forEach((value, i) => {
+        off = Math.max(off, Math.abs(value - last[Math.floor(i / pixels)][i % pixels]));
+      });
+    }
+  return [took.ours, took.theirs, off];
+}"""
+
+
+@contextmanager
+def chromium() -> Iterator["Browser"]:
+    """A headless Chromium. Raises OSError if there is none, or nothing that drives it."""
+    try:
+        from playwright.sync_api import sync_playwright  # only measurements and tests need it
+    except ModuleNotFoundError as error:
+        raise OSError(f"{error}: pip install playwright") from error
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        raise OSError(f"no browser here, neither of {', '.join(BROWSERS)}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def first_image(browser: "Browser", url: str, rounds: int) -> list[float]:
+    """Milliseconds from opening the page to its first image, by a new visitor each time."""
+    found = []
+    for _ in range(rounds):
+        context = browser.new_context(offline=True)
+        tab = context.new_page()
+        tab.add_init_script(_FIRST)
+        tab.goto(url)
+        tab.wait_for_function("window.first")
+        found.append(tab.evaluate("window.first"))
+        context.close()
+    return found
+
+
+def wish(pipeline: Pipeline, seeds: list[int], sampler: str, steps: int) -> dict[str, Any]:
+    """What the page's engine is asked for these images."""
+    labels = [pipeline.label_of(seed) if pipeline.model.classes else None for seed in seeds]
+    images = [{"seed": seed, "label": label} for seed, label in zip(seeds, labels, strict=True)]
+    return {"kind": "draw", "images": images, "steps": steps, "sampler": sampler}
+
+
+def drawn(tab: "Page", request: dict[str, Any]) -> np.ndarray:
+    """The images of a wish as the page draws them, before they are rounded to pixels: N×HWC."""
+    script = "wish => ddpm.engine.ask(wish).then(({ x }) => x.map((image) => [...image]))"
+    return np.array(tab.evaluate(script, request), np.float32)
+
+
+def memory(browser: "Browser", tab: "Page") -> float:
+    """Megabytes of the process that shows the page, its worker included, without what it shares
+    with others; NaN where it is not known (not on Linux)."""
+    tab.evaluate("globalThis.gc?.()")
+    session = browser.new_browser_cdp_session()
+    found = session.send("SystemInfo.getProcessInfo")["processInfo"]
+    sizes = [_anonymous(each["id"]) for each in found if each["type"] == "renderer"]
+    return max(sizes, default=float("nan"))
+
+
+def _anonymous(process: int) -> float:
+    status = Path(f"/proc/{process}/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) / 1e3 for line in lines if "RssAnon" in line), float("nan"))
+
+
+def beside_onnxruntime(
+    browser: "Browser", pipeline: Pipeline, ort: Path | None, count: int, rounds: int
+) -> tuple[list[float], list[float], float]:
+    """Milliseconds of one evaluation for count images, round by round: ours, and those of
+    onnxruntime-web in the same page (empty without it); and the largest difference."""
+    tab = browser.new_page()
+    tab.route("http://localhost/**", lambda route: _served(route, ort))
+    tab.goto("http://localhost/")
+    tab.add_script_tag(content="\n".join(SCRIPTS[:-1]))  # all but the worker's own
+    model = pipeline.model
+    values = torch.cat([value.flatten() for value in model.state_dict().values()]).numpy()
+    config = {name: getattr(model, name) for name in hub.ARCHITECTURE}
+    tab.evaluate(_OURS, [config, _base64(values.tobytes()), _base64(KERNELS)])
+    if ort:
+        tab.add_script_tag(url="http://localhost/ort/ort.wasm.min.js")
+        tab.evaluate(_THEIRS, [_base64(onnx.graph(model)), model.size])
+    took: list[Any] = tab.evaluate(_IN_TURNS, [count, model.channels * model.size**2, rounds])
+    tab.close()
+    return took[0], took[1], took[2]
+
+
+def _served(route: Any, ort: Path | None) -> None:
+    """An empty page, and the files of onnxruntime-web beside it."""
+    _, _, name = route.request.url.partition("/ort/")
+    if name and ort and (ort / name).is_file():
+        route.fulfill(path=ort / name)
+    else:
+        route.fulfill(body="<!doctype html><title>bench</title>", content_type="text/html")
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def agreement(tab: "Page", pipeline: Pipeline, rounded: Pipeline) -> Iterator[list[str]]:
+    """For each sampler, over 1, 4, 10 and 20 steps × 8 seeds: the largest difference to Python with
+    the page's weights, in gray levels; pixels off by more than a quarter; and the same for the
+    weights as they are, before they were rounded to float16."""
+    seeds = list(range(8))
+    for name in tqdm(SAMPLERS, unit="sampler", leave=False):
+        off: dict[str, list[np.ndarray]] = {"page": [], "float32": []}
+        for steps in (1, 4, 10, 20):
+            there = drawn(tab, wish(pipeline, seeds, name, steps))
+            for which, python in (("page", rounded), ("float32", pipeline)):
+                x = python.sample(seeds, sampler=name, steps=steps).x.permute(0, 2, 3, 1)
+                off[which].append(127.5 * np.abs(there - x.flatten(1).numpy()))
+        cells = [name]
+        for each in off.values():
+            levels = np.concatenate(each)
+            cells += [f"{levels.max():.3f}", f"{(levels > 0.25).sum()} of {levels.size:,}"]
+        yield [*cells, f"{levels.mean():.3f}"]
+
+
+def rounded_like_the_page(source: str) -> Pipeline:
+    """The pipeline with the weights that a page holds."""
+    pipeline = Pipeline.from_pretrained(source)
+    for p in pipeline.model.parameters():
+        p.data = p.data.half().float()
+    return pipeline
+
+
+def save_images(tab: "Page", pipeline: Pipeline, folder: Path, args: argparse.Namespace) -> None:
+    """Draws args.count images in the page, seeds 0, 1, …, and writes them as PNGs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size, channels = pipeline.model.size, pipeline.model.channels
+    for first in tqdm(range(0, args.count, BATCH), unit="batch", leave=False):
+        seeds = list(range(first, min(first + BATCH, args.count)))
+        x = torch.from_numpy(drawn(tab, wish(pipeline, seeds, args.sampler, args.steps)))
+        x = x.view(-1, size, size, channels).permute(0, 3, 1, 2)
+        for seed, image in zip(seeds, x, strict=True):
+            write_atomic(folder / f"{seed:010d}.png", png(sheet(image[None])))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser("python -m train.benchmark.browser", description=__doc__)
+    add = partial(add_option, p)
+    add("--model", "as for python -m ddpm", default="mnist", metavar="WEIGHTS")
+    add("--ort", "node_modules/onnxruntime-web/dist, to compare with", type=Path, metavar="DIR")
+    add("--rounds", "measurements, of which the median counts", type=int, default=20)
+    p.add_argument("--agreement", action="store_true", help="compare images with Python's instead")
+    add("--out", "draw images in the browser into this folder instead", type=Path, metavar="DIR")
+    add("--count", "how many, with --out", type=int, default=2000)
+    add("--sampler", "for --out", choices=SAMPLERS, default="unipc2", metavar="SAMPLER")
+    add("--steps", "for --out", type=int, default=20)
+    return p
+
+
+@command("benchmark")
+def main(argv: list[str] | None = None) -> int:
+    """Prints the tables. Exit code: 0 done, 2 bad input or no browser, 130 interrupted."""
+    args = parser().parse_args(argv)
+    if args.rounds < 1 or args.count < 1:
+        raise ValueError("--rounds and --count must be 1 or more")
+    if args.ort and not (args.ort / "ort.wasm.min.js").is_file():
+        raise ValueError(f"{args.ort} has no ort.wasm.min.js: npm install onnxruntime-web")
+    torch.set_num_threads(1)
+    pipeline = Pipeline.from_pretrained(args.model)
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+        path = Path(folder) / "page.html"
+        path.write_bytes(page(pipeline))
+        if args.agreement or args.out:
+            tab = browser.new_page()
+            tab.goto(path.as_uri())
+            tab.evaluate("ddpm.engine.ready")
+            if args.out:
+                save_images(tab, pipeline, args.out, args)
+            else:
+                rounded = rounded_like_the_page(args.model)
+                head = "sampler|largest|> 1/4 level|float32: largest|> 1/4 level|mean"
+                print(table(head, list(agreement(tab, pipeline, rounded))))
+        else:
+            print(
+                table("in one thread|median|min|max|bound", bounds(browser, pipeline, path, args))
+            )
+    return 0
+
+
+def bounds(
+    browser: "Browser", pipeline: Pipeline, path: Path, args: argparse.Namespace
+) -> list[list[str]]:
+    """What the page promises, measured."""
+    size = path.stat().st_size
+    rows = [["page, MB", f"{size / 1e6:.2f}", "", "", f"{PAGE_BYTES / 1e6:.0f}"]]
+
+    def row(name: str, values: list[float], form: str, bound: str = "") -> None:
+        figures = (statistics.median(values), min(values), max(values))
+        rows.append([name, *(format(value, form) for value in figures), bound])
+
+    row("open to first image, ms", first_image(browser, path.as_uri(), 5), ".0f", "1000")
+    tab = browser.new_page()
+    tab.goto(path.as_uri())
+    tab.evaluate("ddpm.engine.ready")
+    for count, bound in ((1, "60"), (BATCH, "800")):
+        request = wish(pipeline, list(range(count)), "unipc2", STEPS)
+        took = tab.evaluate(_TIMED, [request, args.rounds])
+        row(f"{count} image{'s' * (count > 1)}, {STEPS} evaluations, ms", took, ".0f", bound)
+    sizes = [memory(browser, tab)]
+    for _ in range(2):
+        tab.evaluate(_TIMED, [wish(pipeline, [0, 1, 2, 3], "unipc2", 1), DRAWS])
+        sizes.append(memory(browser, tab))
+    rows.append(
+        [
+            f"memory before, after {DRAWS} and {2 * DRAWS} draws, MB",
+            *(f"{size:.0f}" for size in sizes),
+            "150, flat",
+        ]
+    )
+    for count in (1, 4, BATCH):
+        ours, theirs, off = beside_onnxruntime(browser, pipeline, args.ort, count, args.rounds)
+        name = f"one evaluation, {count} image{'s' * (count > 1)}"
+        row(f"{name}, ms", ours, ".1f")
+        if theirs:
+            row(f"{name}, onnxruntime-web, ms", theirs, ".1f")
+            ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+            row(f"{name}, times as fast", ratios, ".1f", "2" if count == 1 else "")
+            rows.append([f"{name}, largest difference", f"{off:.1e}", "", "", ""])
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
