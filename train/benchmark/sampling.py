@@ -40,7 +40,7 @@ from ..publish import artefact, export
 
 MATMUL = 2048  # side of the square matrices whose product shows what the machine can do
 PICTURES = 16
-# the fewest steps that reach the floor (real test images): "The built-in weights", train/README.md
+# as many as the table in README.md has
 SAMPLER, STEPS = Settings.sampler, 10
 DDPM_STEPS, DDIM_STEPS = 1000, 50  # as in their papers
 THEIRS = "diffusers"
