@@ -18,7 +18,20 @@ from ddpm import Pipeline, hub
 from tests.helpers import DIGITS, tiny_unet
 from train.data import Data
 from train.evaluate import __main__ as evaluate
-from train.evaluate import classifier, folder, judge, members, metrics, panel, pixel_stats, plot, reference, sweep, trial, two_sample
+from train.evaluate import (
+    classifier,
+    folder,
+    judge,
+    members,
+    metrics,
+    panel,
+    pixel_stats,
+    plot,
+    reference,
+    sweep,
+    trial,
+    two_sample,
+)
 from train.evaluate.damages import DAMAGES
 from train.evaluate.figures import FIGURES
 from train.evaluate.metrics import Statistics
@@ -147,7 +160,7 @@ def test_a_judge_is_read_as_it_was_written(referee):
     for name, vectors in (("features", found.look(train.images).features), ("texture", texture.look(train.images)),
                           ("pixels", pixel_stats.vectors(train.images))):
         gaussian = kept.gaussians[name]
-        assert gaussian.count == 400
+        assert gaussian.number == 400
         torch.testing.assert_close(gaussian.mean, vectors.double().mean(0))
         torch.testing.assert_close(gaussian.covariance, vectors.double().T.cov())
     assert not set(reference.subset(train).tolist()) & set(reference.neighbours(train).tolist())
@@ -251,7 +264,7 @@ def test_a_damage_gives_as_many_images_and_more_of_it_changes_more(name, yardsti
     found = [trial.damaged(name, data, 60, strength, train) for strength in DAMAGES[name].strengths]
     assert all(images.shape == plain.shape and images.dtype == torch.uint8 for images in found)
     changed = [(images.float() - plain.float()).abs().mean().item() for images in found]
-    assert changed[0] > 0 and changed == sorted(changed) or name == "missing"
+    assert (changed[0] > 0 and changed == sorted(changed)) or name == "missing"
     assert DAMAGES[name].visible in DAMAGES[name].strengths
 
 

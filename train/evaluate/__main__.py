@@ -63,27 +63,22 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
     )
-    add(
-        "--samples",
-        help=f"images for a figure (default: {SAMPLES:,}; {SWEPT:,} for --sweep; of PNGs, all)",
-        type=int,
-    )
-    add(
-        "--seeds",
-        help=f"repetitions, each with seeds (or PNGs) of its own (default: {SEEDS}; of PNGs, 1)",
-        type=int,
-    )
-    add(
-        "--out",
-        help="file for the figures and all that is needed to get them again (.json; .jsonl for "
-        "--sweep)",
-        type=Path,
-        metavar="FILE",
-    )
+    _add_much(p)
     add("--device", help="where to draw", choices=("auto", "cpu", "cuda"), default="auto")
     _add_how(p)
     _add_sweep(p)
     return p
+
+
+def _add_much(p: argparse.ArgumentParser) -> None:
+    """How many images, and where the figures go."""
+    add = p.add_argument
+    samples = f"(default: {SAMPLES:,}; {SWEPT:,} for --sweep; of PNGs, all)"
+    add("--samples", help=f"images for a figure {samples}", type=int)
+    seeds = f"repetitions, each with seeds (or PNGs) of its own (default: {SEEDS}; of PNGs, 1)"
+    add("--seeds", help=seeds, type=int)
+    out = "file for the figures and all that is needed to get them again"
+    add("--out", help=f"{out} (.json; .jsonl for --sweep)", type=Path, metavar="FILE")
 
 
 def _add_how(p: argparse.ArgumentParser) -> None:
@@ -141,11 +136,11 @@ def run(args: argparse.Namespace, command: str) -> None:
     device = join_processes(args.device)
     pipeline = None if pictures else Pipeline.from_pretrained(args.model, device=device)
     dataset = args.dataset or ("mnist" if pipeline is None else pipeline.config.get("dataset"))
-    if args.judge is None and dataset not in list(DATASETS):
+    if args.judge is None and (dataset is None or dataset not in list(DATASETS)):
         raise ValueError(
             f"{args.model} does not say what it was trained on: name a --dataset or a --judge"
         )
-    yardstick = Yardstick.open(args.judge or BUILT_IN / dataset, args.data, device)
+    yardstick = Yardstick.open(args.judge or BUILT_IN / str(dataset), args.data, device)
     if pipeline is not None:
         _check_fit(args, pipeline, yardstick)
     if args.sweep and pipeline is not None:
@@ -276,7 +271,7 @@ def _draw(
 
 def _read(
     args: argparse.Namespace, yardstick: Yardstick
-) -> tuple[list[tuple[Tensor, None]], dict[str, Any]]:
+) -> tuple[list[tuple[Tensor, Tensor | None]], dict[str, Any]]:
     """The PNGs of a folder by name, as many for each repetition as there are samples; and what goes
     into the report."""
     repetitions, judge = args.seeds or 1, yardstick.networks.classifier

@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from ddpm import hub
 from ddpm.files import check_writable, write_atomic
 from ddpm.pixels import from_pixels
 
+from ..command import add_option
 from ..data import DATASETS, Data
 from . import folder, panel, reference
 from .classifier import ARCHITECTURE, Classifier
@@ -38,44 +40,17 @@ def parser() -> argparse.ArgumentParser:
         "keep what real test images score, for python -m train.evaluate. What a folder has "
         "already of these is kept.",
     )
-    p.add_argument(
-        "--dataset",
-        help="what to learn to tell apart (default: mnist)",
-        choices=DATASETS,
-        default="mnist",
-    )
-    p.add_argument(
-        "--data",
-        help="where the data set lies, or is downloaded to (default: data)",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-    )
-    p.add_argument(
-        "--size",
-        help="side of the images, for `folder` (32 if left out)",
-        type=int,
-        metavar="PIXELS",
-    )
-    p.add_argument(
-        "--out",
-        help="folder to write (train/evaluate/judges/DATASET if left out)",
-        type=Path,
-        metavar="DIR",
-    )
-    p.add_argument(
-        "--epochs",
-        help="how often the classifier sees each training image (default: 16)",
-        type=int,
-        default=16,
-    )
-    p.add_argument(
-        "--steps",
-        help=f"of training the network for texture (default: {STEPS})",
-        type=int,
-        default=STEPS,
-    )
-    p.add_argument("--seed", help="of all that is random (default: 0)", type=int, default=0)
+    add = partial(add_option, p)
+    add("--dataset", "what to learn to tell apart", choices=DATASETS, default="mnist")
+    where = "where the data set lies, or is downloaded to"
+    add("--data", where, type=Path, default=Path("data"), metavar="DIR")
+    add("--size", "side of the images, for `folder` (32 if left out)", type=int, metavar="PIXELS")
+    out = "folder to write (train/evaluate/judges/DATASET if left out)"
+    add("--out", out, type=Path, metavar="DIR")
+    epochs = "how often the classifier sees each training image"
+    add("--epochs", epochs, type=int, default=16)
+    add("--steps", "of training the network for texture", type=int, default=STEPS)
+    add("--seed", "of all that is random", type=int, default=0)
     return p
 
 
@@ -213,7 +188,7 @@ def fit(classifier: Classifier, data: Data, epochs: int) -> Classifier:
                 images, labels = data.images[batch].to(device), data.labels[batch].to(device)
                 loss = F.cross_entropy(classifier(_moved(from_pixels(images))), labels)
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+                loss.backward()
                 optimizer.step()
                 cycle.step()
                 bar.update()

@@ -13,11 +13,11 @@ _CHUNK = (
 
 
 class Statistics(NamedTuple):
-    """mean (D) and covariance (D×D, unbiased) of count vectors, in float64."""
+    """mean (D) and covariance (D×D, unbiased) of a number of vectors, in float64."""
 
     mean: Tensor
     covariance: Tensor
-    count: int
+    number: int
 
     @classmethod
     def of(cls, features: Tensor) -> "Statistics":
@@ -31,7 +31,7 @@ class Statistics(NamedTuple):
 
     def seen_by(self, by: Tensor) -> "Statistics":
         """Those of the vectors v @ by, for by D×E."""
-        return Statistics(self.mean @ by, by.T @ self.covariance @ by, self.count)
+        return Statistics(self.mean @ by, by.T @ self.covariance @ by, self.number)
 
 
 def frechet(a: Statistics, b: Statistics) -> float:

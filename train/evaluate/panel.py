@@ -7,6 +7,7 @@ judge says that finds most wrong: figure over floor, 1 if it cannot be told from
 The Fréchet distances of three judges are roots of what is called FID elsewhere: twice the figure is
 twice as far away."""
 
+import math
 from collections.abc import Callable, Mapping
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ class Judge(NamedTuple):
 
 
 def _features(sample: Sample) -> float:
-    return frechet(Statistics.of(sample.seen.features), _real(sample, "features")) ** 0.5
+    return math.sqrt(frechet(Statistics.of(sample.seen.features), _real(sample, "features")))
 
 
 def _texture(sample: Sample) -> float:
@@ -43,7 +44,7 @@ def _texture(sample: Sample) -> float:
     values, axes = torch.linalg.eigh(real.covariance)
     by = axes / values.clamp(min=_LEAST * values.amax()).sqrt()
     drawn = Statistics.of(sample.yardstick.networks.texture.look(sample.images))
-    return frechet(drawn.seen_by(by), real.seen_by(by)) ** 0.5
+    return math.sqrt(frechet(drawn.seen_by(by), real.seen_by(by)))
 
 
 def _pixels(sample: Sample) -> float:
@@ -51,7 +52,7 @@ def _pixels(sample: Sample) -> float:
     real = _real(sample, "pixels")
     by = torch.diag(1 / real.covariance.diagonal().sqrt().clamp(min=_LEAST_SPREAD))
     drawn = Statistics.of(pixel_stats.vectors(sample.images))
-    return frechet(drawn.seen_by(by), real.seen_by(by)) ** 0.5
+    return math.sqrt(frechet(drawn.seen_by(by), real.seen_by(by)))
 
 
 def _real(sample: Sample, name: str) -> Statistics:

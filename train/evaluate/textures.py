@@ -7,6 +7,7 @@ trace that is everywhere."""
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -46,8 +47,8 @@ class TextureNet(nn.Module):
         """Puts the norms of training into the convolutions, which then say the same alone. Returns
         the network, in eval mode."""
         self.eval()
-        self.conv1 = fuse_conv_bn_eval(self.conv1, self.norm1)
-        self.conv2 = fuse_conv_bn_eval(self.conv2, self.norm2)
+        self.conv1 = fuse_conv_bn_eval(self.conv1, cast(nn.BatchNorm2d, self.norm1))
+        self.conv2 = fuse_conv_bn_eval(self.conv2, cast(nn.BatchNorm2d, self.norm2))
         self.norm1, self.norm2 = nn.Identity(), nn.Identity()
         return self
 
@@ -98,7 +99,7 @@ def fit(
         images, targets = batch_of(rows)
         loss = loss_of(network(images), targets)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        loss.backward()
         optimizer.step()
         cycle.step()
         progress(loss.item())

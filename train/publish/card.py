@@ -174,22 +174,17 @@ images = DDPMPipeline.from_pretrained("{repo}")(batch_size=16, num_inference_ste
     return str(card)
 
 
-def measured(card: str, report: dict[str, Any], sha256: str) -> str:
-    """The card with a section of what `python -m train.evaluate --out` reported.
-
-    It replaces an older section. Raises ValueError if it is no such report, or not one of the
-    weights with this sha256.
-    """
-    try:
-        lines = [
-            f"| {title} | {this}{' ± ' if spread else ''}{spread} | {floor} | {subset} |"
-            for title, _, this, spread, floor, subset in rows(report)
-        ]
-        judges = [
-            f"| {title} | {ratio}{' ± ' if spread else ''}{spread} | {figure} | {floor} |"
-            for title, ratio, spread, figure, floor in judged(report)
-        ]
-        section = f"""## Measured
+def _section(report: dict[str, Any]) -> str:
+    """The section about a report. Raises errors of many kinds if it is none."""
+    lines = [
+        f"| {title} | {this}{' ± ' if spread else ''}{spread} | {floor} | {subset} |"
+        for title, _, this, spread, floor, subset in rows(report)
+    ]
+    judges = [
+        f"| {title} | {ratio}{' ± ' if spread else ''}{spread} | {figure} | {floor} |"
+        for title, ratio, spread, figure, floor in judged(report)
+    ]
+    return f"""## Measured
 
 ```
 {report["command"]}
@@ -203,13 +198,23 @@ def measured(card: str, report: dict[str, Any], sha256: str) -> str:
 |---|---|---|---|
 {chr(10).join(judges)}
 
-Other figures, beside the same figures for as many real images of {report["judge"]["dataset"]}: test \
-images and training images.
+Other figures, beside those of as many real images of {report["judge"]["dataset"]}: test images \
+and training images.
 
 | | this model | test images | training images |
 |---|---|---|---|
 {chr(10).join(lines)}
 """
+
+
+def measured(card: str, report: dict[str, Any], sha256: str) -> str:
+    """The card with a section of what `python -m train.evaluate --out` reported.
+
+    It replaces an older section. Raises ValueError if it is no such report, or not one of the
+    weights with this sha256.
+    """
+    try:
+        section = _section(report)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"it is not a report of `python -m train.evaluate --out` ({_line(error)})"
