@@ -313,9 +313,8 @@ def _run(
         seconds = _train(args, minutes, Path(folder))
         pipeline = Pipeline.from_pretrained(str(Path(folder, "run")), device=device)
     with tqdm(total=args.samples, desc="sampling", unit="image", leave=False) as bar:
-        pixels = draw(
-            pipeline, range(args.samples), progress=bar.update, sampler=args.sampler, steps=20
-        )
+        how = Settings([0], sampler=args.sampler)
+        pixels = draw(pipeline, how, range(args.samples), progress=bar.update)
     worst = panel.worst(panel.figures(Sample(yardstick, pixels)), floor)
     return {"minutes": minutes, "seconds": seconds} | worst._asdict()
 

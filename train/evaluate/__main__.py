@@ -5,6 +5,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -30,7 +31,7 @@ from .yardstick import Sample, Yardstick
 
 SAMPLES, SEEDS, SWEPT = 10_000, 3, 2_000
 # How a model draws, labels apart, as it does unless told otherwise.
-HOW = {name: getattr(Settings, name) for name in ("sampler", "steps", "grid", "guidance")}
+HOW = ("sampler", "steps", "grid", "guidance")  # fields of Settings that are options here
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,8 +84,8 @@ def _add_much(p: argparse.ArgumentParser) -> None:
 
 def _add_how(p: argparse.ArgumentParser) -> None:
     how = p.add_argument_group("how the model draws").add_argument
-    how("--sampler", help=f"the rule for each step (default: {HOW['sampler']})")
-    how("--steps", help=f"from noise to picture (default: {HOW['steps']})", type=int)
+    how("--sampler", help=f"the rule for each step (default: {Settings.sampler})")
+    how("--steps", help=f"from noise to picture (default: {Settings.steps})", type=int)
     how("--grid", help="where along the way the steps fall (default: the sampler's own)")
     how("--guidance", help="how strongly to insist on the label", type=float)
     how(
@@ -243,12 +244,9 @@ def _draw(
 ) -> tuple[list[tuple[Tensor, Tensor | None]], dict[str, Any]]:
     """Seeds 0, 1, 2, …, as many for each repetition as there are samples; and what belongs into the
     report."""
-    settings = {
-        name: default if getattr(args, name) is None else getattr(args, name)
-        for name, default in HOW.items()
-    }
-    # By name: the table may change.
-    settings["grid"] = settings["grid"] or SAMPLERS[settings["sampler"]].grid
+    asked = {name: getattr(args, name) for name in HOW if getattr(args, name) is not None}
+    how = Settings([0], **asked)
+    how = replace(how, grid=how.grid or SAMPLERS[how.sampler].grid)  # by name: the table may change
     labelled = bool(pipeline.model.classes) and not args.unlabelled
     count, repetitions = args.samples or SAMPLES, args.seeds or SEEDS
     sets = []
@@ -258,14 +256,14 @@ def _draw(
         for start in range(0, count * repetitions, count):
             seeds = range(start, start + count)
             labels = labels_of(pipeline, seeds, labelled=labelled)
-            pixels = draw(pipeline, seeds, labels=labels, progress=bar.update, **settings)
+            pixels = draw(pipeline, how, seeds, labels=labels, progress=bar.update)
             sets.append((pixels, torch.tensor(labels) if labelled else None))
     return sets, {
         "weights_sha256": pipeline.config.get("sha256"),
         "samples": count,
         "repetitions": repetitions,
         "first_seeds": list(range(0, count * repetitions, count)),
-        "settings": settings | {"labels": labelled},
+        "settings": {name: getattr(how, name) for name in HOW} | {"labels": labelled},
     }
 
 

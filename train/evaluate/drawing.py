@@ -2,8 +2,8 @@
 folder of PNGs."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,19 +20,19 @@ _BATCH = {"cpu": 100, "cuda": 1000}
 
 def draw(
     pipeline: Pipeline,
+    how: Settings,
     seeds: Sequence[int],
     *,
     labels: Sequence[int] | None = None,
     progress: Callable[[int], object] = lambda count: None,
-    **settings: Any,
 ) -> Tensor:
-    """One image a seed, uint8 N×C×H×W on the CPU, rounded as a PNG of it would be; every process
-    gets all of them.
+    """One image a seed, uint8 N×C×H×W on the CPU, rounded as a PNG of it would be.
 
-    Whole batches are dealt out to the processes (torchrun), so that each image is drawn in the same
-    company however many there are. labels: one for each seed. settings: sampler, steps, grid,
-    guidance of `Pipeline.stream`. progress is told the number of images done, by all processes as
-    far as this one can tell."""
+    how: the settings of every batch, but for its seeds and labels. labels: one for each seed.
+    progress is told the number of images done, by all processes as far as this one can tell.
+    Every process gets all images. Whole batches are dealt out to the processes (torchrun), so that
+    an image is in the same batch however many processes there are.
+    """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     model, device = pipeline.model, pipeline.device
     shape = model.channels, model.size, model.size
@@ -40,9 +40,8 @@ def draw(
     pixels = torch.zeros(len(seeds), *shape, dtype=torch.uint8)
     for start in range(rank * height, len(seeds), height * world):
         rows = slice(start, start + height)
-        for frame in pipeline.stream(
-            Settings(seeds=seeds[rows], labels=labels and labels[rows], **settings)
-        ):
+        batch = replace(how, seeds=seeds[rows], labels=labels and labels[rows])
+        for frame in pipeline.stream(batch):
             last = frame
         pixels[rows] = to_pixels(last.x)
         progress(min(height * world, len(seeds) - (start - rank * height)))

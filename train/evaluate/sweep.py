@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm import SAMPLERS, Pipeline
+from ddpm import SAMPLERS, Pipeline, Settings
 from ddpm.files import write_atomic
 from ddpm.samplers import affordable_steps, evaluations
 
@@ -108,15 +108,9 @@ def _drawn(
     cell: Cell, pipeline: Pipeline, origin: dict[str, Any], progress: Callable[[int], object]
 ) -> Tensor:
     seeds = range(origin["samples"])
-    return draw(
-        pipeline,
-        seeds,
-        labels=labels_of(pipeline, seeds, labelled=origin["labels"]),
-        sampler=cell.sampler,
-        grid=cell.grid,
-        steps=cell.steps,
-        progress=progress,
-    )
+    how = Settings([0], sampler=cell.sampler, grid=cell.grid, steps=cell.steps)
+    labels = labels_of(pipeline, seeds, labelled=origin["labels"])
+    return draw(pipeline, how, seeds, labels=labels, progress=progress)
 
 
 def _judged(
