@@ -29,8 +29,7 @@ from .report import table
 from .yardstick import Sample, Yardstick
 
 SAMPLES, SEEDS, SWEPT = 10_000, 3, 2_000
-# How a model draws, labels apart, as it does unless told otherwise.
-HOW = {name: getattr(Settings, name) for name in ("sampler", "steps", "grid", "guidance")}
+HOW = ("sampler", "steps", "grid", "guidance")  # how a model draws, labels apart
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,8 +82,8 @@ def _add_much(p: argparse.ArgumentParser) -> None:
 
 def _add_how(p: argparse.ArgumentParser) -> None:
     how = p.add_argument_group("how the model draws").add_argument
-    how("--sampler", help=f"the rule for each step (default: {HOW['sampler']})")
-    how("--steps", help=f"from noise to picture (default: {HOW['steps']})", type=int)
+    how("--sampler", help=f"the rule for each step (default: {Settings.sampler})")
+    how("--steps", help=f"from noise to picture (default: {Settings.steps})", type=int)
     how("--grid", help="where along the way the steps fall (default: the sampler's own)")
     how("--guidance", help="how strongly to insist on the label", type=float)
     how(
@@ -243,12 +242,10 @@ def _draw(
 ) -> tuple[list[tuple[Tensor, Tensor | None]], dict[str, Any]]:
     """Seeds 0, 1, 2, …, as many for each repetition as there are samples; and what belongs into the
     report."""
-    settings = {
-        name: default if getattr(args, name) is None else getattr(args, name)
-        for name, default in HOW.items()
-    }
-    # By name: the table may change.
-    settings["grid"] = settings["grid"] or SAMPLERS[settings["sampler"]].grid
+    given = {name: getattr(args, name) for name in HOW if getattr(args, name) is not None}
+    how = Settings(seeds=[0], **given)  # raises for what cannot be
+    settings = {name: getattr(how, name) for name in HOW}
+    settings["grid"] = how.grid or SAMPLERS[how.sampler].grid  # by name: the table may change
     labelled = bool(pipeline.model.classes) and not args.unlabelled
     count, repetitions = args.samples or SAMPLES, args.seeds or SEEDS
     sets = []
