@@ -98,8 +98,7 @@
     return canvas;
   }
 
-  /* --- What is wished for
-     ------------------------------------------------------------------------------------ */
+  /* --- What is wished for --- */
 
   const chosen = (id) => Number($(`#${id} input:checked`)?.value ?? -1);
   const number = (value) => (/^\s*\d{1,10}\s*$/.test(value) ? Number(value) : NaN);
@@ -180,9 +179,7 @@
     return `${location.href.split(/[?#]/)[0]}?${query}`;
   }
 
-  /* --- Drawing
-     -----------------------------------------------------------------------------------------------
-     */
+  /* --- Drawing --- */
 
   /* Draws what is wished for. play: from noise, moment by moment; else the finished images, all at
      once. */
@@ -245,8 +242,7 @@
     }
   }
 
-  /* --- From one image to another
-     ----------------------------------------------------------------------------- */
+  /* --- From one image to another --- */
 
   const morph = { images: [], newest: 0 };
 
@@ -290,8 +286,7 @@
     );
   }
 
-  /* --- Files, weights, keys
-     ---------------------------------------------------------------------------------- */
+  /* --- Files, weights, keys --- */
 
   function saveGif(name, sheets, times) {
     const { width, height } = sheets[0];
