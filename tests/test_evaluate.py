@@ -206,6 +206,7 @@ def test_the_auc_is_the_share_of_pairs_in_the_right_order(rng):
     assert two_sample.rank_auc(a + 9, b) == 1 and two_sample.rank_auc(a, a) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_a_two_sample_test_guesses_at_images_of_one_kind_and_finds_one_gray_level_of_grain():
     """Halves of one set: an AUC of 0.5, within 4 standard errors of 100 against 100 (0.041 each)."""
     images = reference.real_images("mnist", DIGITS)[0].images

@@ -75,7 +75,7 @@ def test_what_was_measured_is_in_the_card(server, run, tmp_path, capsys):
     after = (measured / "README.md").read_text()
     assert after.count("## Measured") == 1 and after.index("## Use") < after.index("## Measured") < after.index("## How")
     assert "| Fréchet distance (classifier) | 2.031 ± 0.020 | 2.500 | 2.250 |" in after
-    assert "**1.25 ± 0.10 × real test images, by the worst judge" in after and "| 1.25 | 0.0250 | 0.0200 |" in after
+    assert "**1.25 ± 0.10 × real test images, by the worst judge" in after and "| 1.25 | 0.025 | 0.020 |" in after
     assert "10,000 images, 3 times (sampler ddim, 9 steps, each class as often as in training)" in after
     assert re.sub("\n## Measured\n.*?\n(?=\n## )", "", after, flags=re.DOTALL) == before
     assert push.main([str(measured), REPO]) == 0

@@ -30,8 +30,7 @@ from .report import table
 from .yardstick import Sample, Yardstick
 
 SAMPLES, SEEDS, SWEPT = 10_000, 3, 2_000
-# How a model draws, labels apart, as it does unless told otherwise.
-HOW = ("sampler", "steps", "grid", "guidance")  # fields of Settings that are options here
+HOW = ("sampler", "steps", "grid", "guidance")  # how a model draws, labels apart
 
 
 def parser() -> argparse.ArgumentParser:

@@ -101,7 +101,7 @@ def _garbage(data: Data, count: int, strength: float, train: Data, generator: Ge
     """In this share of the images, the lower half is that of another image, turned round."""
     images, bad = data.images[:count].clone(), round(count * strength)
     half = images.shape[-2] // 2
-    images[:bad, :, half:] = data.images[count - bad : count, :, half:].flip(-2, -1)
+    images[:bad, :, half:] = images.roll(bad, 0)[:bad, :, half:].flip(-2, -1)
     return images
 
 
