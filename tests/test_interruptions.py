@@ -135,6 +135,7 @@ FULL = """if True:
     from tests import test_interruptions as t
     from pathlib import Path
     run, limit = Path(sys.argv[1]), int(sys.argv[2])
+    t.judge.fit, t.gallery.COLUMNS = lambda judge, data, epochs: judge.eval(), (1,)  # what is written in the end need not be good
     tables = [(t.FILES[name][0], [*t.FILES[name][1](run), str(run.parent / ("out" + t.FILES[name][2]))]) for name in ("draw", "gallery")]
     tables += [(main, [*before(run), str(run.parent / f"new {name}")]) for name, (main, before) in t.FOLDERS.items() if name != "draw"]
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -277,14 +277,26 @@ def test_whatever_is_sent_gets_a_result_or_a_clear_refusal(page, client, name, c
 
 
 @pytest.mark.parametrize("file", FILES, ids=["path", "url"])
-def test_no_file_is_taken_by_its_name(page, client, file):
-    """(Gradio refuses it itself, with a traceback in the log.)"""
+def test_no_file_is_taken_by_its_name(page, client, file, capfd):
     for place in range(2):
         sent = ["5", 0]
         sent[place] = file
         kind, content = ask(page, "/forward", sent)
-        assert kind == "error" and "root:" not in content and "/tmp" not in content
+        assert kind == "error" and "root:" not in content and "/tmp" not in content and len(content) < 500
+    assert "Traceback" not in capfd.readouterr().err
     assert client.predict(count=1, steps=1, seed=0, api_name="/generate")[1] == 0
+
+
+@pytest.mark.parametrize("data", [[], ["any"], [{"path": "x", "url": ["a"], "meta": {"_type": "gradio.FileData"}}, *[0] * 7]], ids=["none", "few", "shape"])
+def test_what_is_too_little_or_of_a_wrong_shape_is_said_and_leaves_no_traceback(page, client, data, capfd):
+    kind, content = ask(page, "/generate", data)
+    assert kind == "error" and len(json.loads(content)["error"]) > 20 and "\\n" not in content
+    with pytest.raises(urllib.error.HTTPError) as error:
+        ask(page, "/nothing", data)
+    assert error.value.code == 404
+    assert client.predict(count=1, steps=1, seed=0, api_name="/generate")[1] == 0
+    said = capfd.readouterr()
+    assert "Traceback" not in said.err + said.out, said.err[-3000:]
 
 
 def test_the_table_of_public_endpoints_is_whole(page):
