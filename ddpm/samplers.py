@@ -46,7 +46,7 @@ class Sampler(NamedTuple):
 
     walk: (denoise, schedule, x, times, randn_like, its own settings) -> Steps.
     grid: the grid that was best for it over 5, 10 and 20 evaluations of the built-in weights;
-        train/README.md has the table, and the command that prints it.
+        train/evaluate/README.md is about the measurements.
     settings: its own settings, by name, with their bounds; the function has their defaults.
     fresh_noise: whether it adds noise at every step, with the default settings.
     """

@@ -374,7 +374,7 @@ def test_the_line_about_a_model_says_what_it_is(tiny):
 
 def test_the_figures_told_are_those_of_the_weights_that_draw(tiny, tmp_path):
     built_in, folder = Pipeline.from_pretrained("mnist"), BUILT_IN / "mnist"
-    assert re.fullmatch(r"Measured on [\d,]+ images: Fréchet distance .* \d+\.\d\d, where .* \d+\.\d\d \(lower is better\)"
+    assert re.fullmatch(r"Measured on [\d,]+ images by a panel of judges: the worst .* \d+\.\d times .* \(1: no judge can tell\)"
                         r"; \d+\.\d% show the digit asked for\.", about.quality(built_in, folder))
     assert about.quality(tiny, folder) == "" == about.quality(built_in, tmp_path)  # of other weights; not there
     (tmp_path / "evaluation.json").write_text("[]")

@@ -1,6 +1,7 @@
 """Checkpoints: all that a resumed run needs to end with the same weights as one that never stopped.
 
-They are for this program alone; what others get is made by `publish/artefact.py`."""
+They are for this program alone; what others get is made by `publish/artefact.py`.
+"""
 
 import hashlib
 import json
@@ -19,15 +20,18 @@ from ddpm.files import TEMPORARY, write_atomic
 
 from .loop import Trainer
 
-if sys.platform != "win32":  # there nobody is kept out
+if sys.platform != "win32":  # there other processes are not kept out
     import fcntl
 
 CHECKPOINT = "checkpoint.safetensors"
 
 
 class Header(NamedTuple):
-    """settings: the command-line options of the run. seconds: wall time spent so far. step: updates
-    done."""
+    """What a checkpoint says of its run.
+
+    settings: the command-line options of the run. seconds: wall time spent so far. step: updates
+    done.
+    """
 
     settings: dict[str, Any]
     seconds: float
@@ -38,7 +42,8 @@ def save_checkpoint(run: Path, trainer: Trainer, settings: dict[str, Any], secon
     """Writes run/checkpoint.safetensors, whole or not at all.
 
     Raises OSError, or FloatingPointError if a weight is NaN or infinite. Then the old checkpoint is
-    still there."""
+    still there.
+    """
     tensors = {name: value.cpu().contiguous() for name, value in trainer.tensors().items()}
     bad = next((name for name, value in tensors.items() if not value.isfinite().all()), None)
     if bad:
@@ -57,8 +62,10 @@ def _digest(header: str, tensors: dict[str, Tensor]) -> str:
 
 
 def read_header(run: Path) -> Header | None:
-    """The header of the checkpoint in run; None if there is no checkpoint. Raises ValueError if it
-    cannot be read."""
+    """The header of the checkpoint in run; None if there is no checkpoint.
+
+    Raises ValueError if it cannot be read.
+    """
     path = run / CHECKPOINT
     if not path.exists():
         return None
@@ -77,7 +84,8 @@ def alone(run: Path, header: Header | None) -> Iterator[None]:
     """Makes the run's folder, and keeps it for this process as long as it lives, however it ends.
 
     Raises ValueError if another process has it, or wrote into it after header was read. What a
-    killed process left half written is cleared away."""
+    killed process left half written is cleared away.
+    """
     run.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
         yield
@@ -104,7 +112,8 @@ def alone(run: Path, header: Header | None) -> Iterator[None]:
 def load_checkpoint(run: Path, trainer: Trainer) -> Header:
     """Puts trainer where it was when the checkpoint was written, and returns its header.
 
-    Raises ValueError if there is no checkpoint, or if it is damaged or of another network."""
+    Raises ValueError if there is no checkpoint, or if it is damaged or of another network.
+    """
     path, header = run / CHECKPOINT, read_header(run)
     if header is None:
         raise ValueError(f"there is no {path}")

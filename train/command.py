@@ -20,10 +20,12 @@ def add_option(group: argparse._ActionsContainer, name: str, help: str, **settin
 def command(
     name: str, interrupted: str = "interrupted"
 ) -> Callable[[Callable[P, int]], Callable[P, int]]:
-    """Decorates the `main` of a command: ValueError and OSError, which the user can do something
-    about, become one line `name: what is wrong` and exit code 2; Ctrl-C becomes exit code 130.
+    """Decorates the `main` of a command: errors become one line, and an exit code.
 
-    Any other error is a bug, and is shown with its traceback."""
+    ValueError and OSError, which the user can do something about, become `name: what is wrong` and
+    exit code 2; Ctrl-C becomes exit code 130. Any other error is a bug, and is shown with its
+    traceback.
+    """
 
     def decorate(main: Callable[P, int]) -> Callable[P, int]:
         @functools.wraps(main)

@@ -1,6 +1,7 @@
 """Data sets: image files in, one uint8 tensor out, held wholly in memory on the device that trains.
 
-`DATASETS` is the one table of them: a new data set is one line there."""
+`DATASETS` is the one table of them: a new data set is one line there.
+"""
 
 import hashlib
 import sys
@@ -25,8 +26,11 @@ _MAX_BYTES = 16 * 2**30  # of pixels in memory; ten times CIFAR-10 at 64×64
 
 @dataclass(frozen=True)
 class Data:
-    """images: uint8 N×C×H×W (C is 1 or 3). labels: int64 N. classes: their names, empty if there
-    are no labels."""
+    """Images in memory, with their labels.
+
+    images: uint8 N×C×H×W (C is 1 or 3). labels: int64 N. classes: their names, empty if there are
+    no labels.
+    """
 
     images: Tensor
     labels: Tensor
@@ -54,7 +58,8 @@ class DataSet:
         there. size is the side in pixels, for data sets whose images may have any; else None.
     test: root -> the test images, once the training images are there. None: it has none of its own.
     hub: its name on the Hugging Face Hub, if it is there.
-    shape: channels and side in pixels of its images; None if they differ from user to user."""
+    shape: channels and side in pixels of its images; None if they differ from user to user.
+    """
 
     training: Loader
     test: Callable[[Path], Data] | None = None
@@ -100,7 +105,9 @@ def _read_split(dataset: type, root: Path, *, train: bool) -> Data:
 
 def _folder(root: Path, size: int | None) -> Data:
     """The user's own images below root, cut to squares and resized to size (32 if None).
-    Subfolders are classes."""
+
+    Subfolders are classes.
+    """
     size = 32 if size is None else size
     if not 4 <= size <= 256:
         raise ValueError(f"--size must be in 4..256, got {size}")
@@ -128,8 +135,10 @@ def _folder(root: Path, size: int | None) -> Data:
 
 
 def _image_paths(root: Path) -> list[Path]:
-    """The image files below root, sorted; hidden ones are left out. Other files are named on
-    stderr."""
+    """The image files below root, sorted; hidden ones are left out.
+
+    Other files are named on stderr.
+    """
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder")
     files = [
@@ -169,8 +178,10 @@ def _classes(root: Path, places: list[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def _read(path: Path, size: int) -> np.ndarray:
-    """One image file as uint8 C×size×size: upright, on white if it is transparent, cut to its
-    central square."""
+    """One image file as uint8 C×size×size: upright, and cut to its central square.
+
+    Transparent pixels become white.
+    """
     try:
         with Image.open(path) as file:
             image = _plain(ImageOps.exif_transpose(file))
@@ -190,8 +201,10 @@ def _read(path: Path, size: int) -> np.ndarray:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """The same picture with 8 bits a channel, gray or RGB. Raises ValueError if its range of values
-    is unknown."""
+    """The same picture with 8 bits a channel, gray or RGB.
+
+    Raises ValueError if its range of values is unknown.
+    """
     if image.mode.startswith("I;16"):  # Pillow's own conversion would clip, not scale
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):

@@ -3,7 +3,8 @@
 `Trainer` holds what training changes (weights, their moving average, the optimizer's moments, the
 random generator) and takes one step at a time; `train` is a generator that yields a `Record` after
 each. Showing, saving and stopping are up to the caller: nothing here reads or writes a file or the
-terminal."""
+terminal.
+"""
 
 import copy
 import math
@@ -31,7 +32,8 @@ class Recipe:
     batch_size counts all processes together. warmup is in steps. clip bounds the norm of the
     gradient. ema is the decay of the moving average of the weights, 0..1. drop_label is the
     probability that the label of a sample is replaced by "no label", for each sample independently
-    (Ho & Salimans 2022, Algorithm 1)."""
+    (Ho & Salimans 2022, Algorithm 1).
+    """
 
     batch_size: int
     lr: float = 2e-3
@@ -59,8 +61,11 @@ class Recipe:
 
 
 class Record(NamedTuple):
-    """What one update did. loss is a scalar tensor on the training device: reading its value waits
-    for the GPU, so do it seldom."""
+    """What one update did.
+
+    loss is a scalar tensor on the training device: reading its value waits for the GPU, so do it
+    seldom.
+    """
 
     step: int
     loss: Tensor
@@ -74,11 +79,12 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # images in [-1, 1], labels, time
 def sample_batch(
     data: Data, recipe: Recipe, T: int, generator: torch.Generator, part: slice = slice(None)
 ) -> Batch:
-    """A random batch: images N×C×H×W in [-1, 1], N labels, N times in 1..T (float32), and noise
-    N×C×H×W.
+    """A random batch: images, labels, times and noise.
 
-    part: which samples of the batch to return. The random numbers are those of the whole batch
-    whatever part is."""
+    Images are N×C×H×W in [-1, 1], labels N, times N in 1..T (float32), noise N×C×H×W. part: which
+    samples of the batch to return. The random numbers are those of the whole batch whatever part
+    is.
+    """
     n = recipe.batch_size
     random: dict[str, Any] = {"generator": generator, "device": data.images.device}
     index = torch.randint(len(data.images), (n,), **random)
@@ -96,7 +102,8 @@ def sample_times(count: int, T: int, generator: torch.Generator) -> Tensor:
     The loss depends strongly on t, so with independent times much of the noise in the mean loss of
     a batch, and in its gradient, is chance in which times the batch holds. One time from each part
     removes that (stratified sampling); each time is as likely as before, so the expected loss is
-    the same. Compare the low-discrepancy times of Kingma et al. 2021 (VDM), Appendix I.1."""
+    the same. Compare the low-discrepancy times of Kingma et al. 2021 (VDM), Appendix I.1.
+    """
     k = torch.arange(count, device=generator.device, dtype=torch.float64)
     # in (0, 1]: each part includes its upper end, not its lower one, so that no time is 0
     u = 1 - torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
@@ -104,17 +111,20 @@ def sample_times(count: int, T: int, generator: torch.Generator) -> Tensor:
 
 
 class Trainer:
-    """A network in training on one device, alone or as one of several processes (torchrun) that
-    share each batch.
+    """A network in training on one device, alone or in one of several processes.
 
-    Every process takes the random numbers of the whole batch and keeps its own share of the
-    samples, so the result does not depend on the number of processes. On one GPU the whole step
-    (forward, backward, clip, update, average) is compiled and captured into a CUDA graph: otherwise
-    the GPU waits for Python to launch the kernels of so small a network."""
+    The processes (torchrun) share each batch. Every process takes the random numbers of the whole
+    batch and keeps its own share of the samples, so the result does not depend on the number of
+    processes. On one GPU the whole step (forward, backward, clip, update, average) is compiled and
+    captured into a CUDA graph: otherwise the GPU waits for Python to launch the kernels of so small
+    a network.
+    """
 
     def __init__(self, model: UNet, data: Data, recipe: Recipe, *, compile: bool = True) -> None:
-        """model and data are on the training device. Raises ValueError if the batch size is not a
-        multiple of the number of processes."""
+        """model and data are on the training device.
+
+        Raises ValueError if the batch size is not a multiple of the number of processes.
+        """
         self.rank, self.world = (
             (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         )
@@ -151,8 +161,10 @@ class Trainer:
         self.graph = self._capture() if captured else None
 
     def update(self, lr: float) -> Tensor:
-        """One step at this learning rate. Returns the mean loss of the batch, a scalar on the
-        training device."""
+        """One step at this learning rate.
+
+        Returns the mean loss of the batch, a scalar on the training device.
+        """
         self.step += 1
         self.lr.fill_(lr)
         # With the full decay from the start, the average would contain the random initial weights
@@ -167,8 +179,7 @@ class Trainer:
         return self.loss.clone()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that an update changes, by name: the live tensors on the device, not
-        copies."""
+        """Everything that an update changes, by name: the live tensors on the device, no copies."""
         found = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
         found |= {f"ema.{name}": p.data for name, p in self.ema.named_parameters()}
         for name, p in self.model.named_parameters():
@@ -176,8 +187,10 @@ class Trainer:
         return found
 
     def _make_moments(self) -> None:
-        """Creates the optimizer's state, so that a checkpoint can be loaded into it: a step with
-        learning rate 0, which changes no weight."""
+        """Creates the optimizer's state, so that a checkpoint can be loaded into it.
+
+        It takes a step with learning rate 0, which changes no weight.
+        """
         for p in self.model.parameters():
             p.grad = torch.zeros_like(p)
         with warnings.catch_warnings():
@@ -192,8 +205,10 @@ class Trainer:
         return sample_batch(self.data, self.recipe, self.model.schedule.T, self.generator, share)
 
     def _compute(self) -> None:
-        """The step itself. No branch depends on the value of a tensor, so that a CUDA graph can
-        contain all of it."""
+        """The step itself.
+
+        No branch depends on the value of a tensor, so that a CUDA graph can contain all of it.
+        """
         x0, y, t, eps = self.batch
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -238,8 +253,10 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: `limit` steps or, if `timed`, minutes of wall time, those before a resume
-    included."""
+    """How long to train: `limit` steps or, if `timed`, minutes of wall time.
+
+    Those before a resume are included.
+    """
 
     limit: float
     timed: bool
@@ -254,7 +271,8 @@ def train(trainer: Trainer, budget: Budget, *, seconds: Callable[[], float]) -> 
 
     The learning rate is a linear warm-up times a cosine that falls to 0.
 
-    seconds: returns the wall time spent so far. With several processes that of the first counts."""
+    seconds: returns the wall time spent so far. With several processes that of the first counts.
+    """
     recipe = trainer.recipe
     while (fraction := _agreed(trainer, budget, seconds)) < 1:
         warm = min(1.0, (trainer.step + 1) / recipe.warmup) if recipe.warmup else 1.0
@@ -264,8 +282,10 @@ def train(trainer: Trainer, budget: Budget, *, seconds: Callable[[], float]) -> 
 
 
 def _agreed(trainer: Trainer, budget: Budget, seconds: Callable[[], float]) -> float:
-    """The fraction done, the same in every process: if one stopped a step before the others, they
-    would wait for it forever."""
+    """The fraction done, the same in every process.
+
+    If one stopped a step before the others, they would wait for it forever.
+    """
     fraction = budget.fraction(trainer.step, seconds())
     if budget.timed and trainer.world > 1:
         shared = torch.tensor(fraction, dtype=torch.float64, device=trainer.device)

@@ -1,6 +1,7 @@
 """Several processes that work on one run (torchrun): joining them, and what only the first does.
 
-Without torchrun there is one process: it is the first, and nobody waits."""
+Without torchrun there is one process: it is the first, and nothing waits.
+"""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ _LINE = 2000  # bytes of an error message that the other processes get
 def join_processes(wanted: str) -> torch.device:
     """The device of this process; joins the others first if torchrun started it.
 
-    wanted: auto, cpu or cuda. Raises ValueError if a GPU is asked for and there is none."""
+    wanted: auto, cpu or cuda. Raises ValueError if a GPU is asked for and there is none.
+    """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             "--device cuda: torch finds no GPU here; leave the option out to run on the CPU"
@@ -42,7 +44,8 @@ def first_then_others() -> Iterator[None]:
 
     For what the first leaves on the disk for the others, such as a downloaded data set. If it
     raises ValueError or OSError there, the others raise a ValueError with the same message instead
-    of running the body. Every process must come here, or the rest wait for it."""
+    of running the body. Every process must come here, or the rest wait for it.
+    """
     if not dist.is_initialized():
         yield
     elif _local_rank() > 0:

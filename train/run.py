@@ -1,5 +1,7 @@
-"""One run, from the data to the folder that can be published: it loads, trains, and meanwhile shows
-a bar, saves checkpoints, metrics and pictures, and pushes."""
+"""One run, from the data to the folder that can be published.
+
+It loads, trains, and meanwhile shows a bar, saves checkpoints, metrics and pictures, and pushes.
+"""
 
 import argparse
 import copy
@@ -32,8 +34,8 @@ METRICS, LOG_EVERY = push.METRICS, 50
 def run(args: argparse.Namespace, command: str) -> int:
     """Trains as the options say and writes args.out. Returns the exit code.
 
-    Raises ValueError and OSError for what the user can do something about, FloatingPointError if
-    the loss or a weight becomes NaN or infinite."""
+    Raises ValueError and OSError for the user, FloatingPointError if the loss or a weight diverges.
+    """
     device = join_processes(args.device)
     budget = _budget(args, device)
     recipe = Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__})
@@ -97,8 +99,11 @@ def _settings(
     command: str,
     before: dict[str, Any],
 ) -> dict[str, Any]:
-    """The options, and what else a later resume or the card must know. header: of the checkpoint
-    that the run goes on from. Raises ValueError if that was made with other images."""
+    """The options, and what else a later resume or the card must know.
+
+    header: of the checkpoint that the run goes on from. Raises ValueError if that was made with
+    other images.
+    """
     saved = header.settings if header else {}
     fingerprint = data.fingerprint()
     if header and saved["fingerprint"] != fingerprint:
@@ -130,8 +135,10 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Watcher:
-    """Takes each Record, and shows, saves and pushes what is due. Only in the first process; in the
-    others it only checks the loss."""
+    """Takes each Record, and shows, saves and pushes what is due.
+
+    Only in the first process; in the others it only checks the loss.
+    """
 
     def __init__(
         self,
@@ -189,8 +196,11 @@ class _Watcher:
         self.pusher.start(make)
 
     def save(self) -> None:
-        """Writes a checkpoint. Before that it checks the losses since the last one, so that NaN and
-        infinite values are never saved."""
+        """Writes a checkpoint.
+
+        Before that it checks the losses since the last one, so that NaN and infinite values are
+        never saved.
+        """
         self._log()
         if self.trainer.rank == 0:
             save_checkpoint(self.args.out, self.trainer, self.settings, self.seconds())
@@ -232,8 +242,10 @@ class _Watcher:
 
 
 def build(args: argparse.Namespace, data: Data) -> UNet:
-    """The network that the options and the data ask for. Raises ValueError if they contradict each
-    other."""
+    """The network that the options and the data ask for.
+
+    Raises ValueError if they contradict each other.
+    """
     _, channels, size, _ = data.images.shape
     sides = [size >> level for level in range(len(args.mults))]
     attends = args.attention
@@ -255,8 +267,7 @@ def build(args: argparse.Namespace, data: Data) -> UNet:
 
 
 def _start_from(source: str, model: UNet) -> dict[str, Any]:
-    """Loads the weights stored at source into model. Returns their history as their config.json has
-    it.
+    """Loads the weights stored at source into model, and returns their history from config.json.
 
     Raises ValueError that names what differs if they are those of another network.
     """
@@ -273,8 +284,10 @@ def _start_from(source: str, model: UNet) -> dict[str, Any]:
 
 
 def _forget_after(metrics: Path, step: int) -> None:
-    """Removes the lines of steps after the last checkpoint, which are taken again, and lines that a
-    killed run left incomplete."""
+    """Removes the lines of steps after the last checkpoint, and incomplete lines.
+
+    Those steps are taken again. A killed run may leave a line incomplete.
+    """
 
     def stays(line: str) -> bool:
         try:
@@ -291,11 +304,11 @@ def _forget_after(metrics: Path, step: int) -> None:
 
 @contextmanager
 def _interrupts(world: int) -> Iterator[list[int]]:
-    """Collects Ctrl-C and SIGTERM in a list, so that a run stops after the step it is in; a second
-    one stops it at once.
+    """Collects Ctrl-C and SIGTERM in a list, so that a run stops after the step it is in.
 
-    With several processes the signals keep their usual effect: if one process stopped alone, the
-    others would wait for it."""
+    A second one stops it at once. With several processes the signals keep their usual effect: if
+    one process stopped alone, the others would wait for it.
+    """
     caught: list[int] = []
     if world > 1:
         yield caught

@@ -27,12 +27,11 @@ def quality(pipeline: Pipeline, folder: Path) -> str:
         report = json.loads((folder / "evaluation.json").read_bytes())
         if report["weights_sha256"] != pipeline.config["sha256"]:
             return ""
-        distance = report["figures"]["frechet"]
         shows = report["figures"].get("accuracy", {}).get("mean")
         said = (
-            f"Measured on {report['samples']:,d} images: Fréchet distance to the training images "
-            f"{distance['mean']:.2f}, where as many real test images have {distance['floor']:.2f} "
-            "(lower is better)"
+            f"Measured on {report['samples']:,d} images by a panel of judges: the worst finds them "
+            f"{report['worst']['ratio']:.1f} times as far from the training images as real test "
+            "images are (1: no judge can tell)"
         )
         said += f"; {shows:.1%} show the digit asked for." if shows is not None else "."
     # An untrusted file may hold anything: what is no such report is left out.

@@ -1,4 +1,4 @@
-"""python -m train.benchmark: says which benchmarks there are."""
+"""python -m train.benchmark: lists the benchmarks."""
 
 import sys
 

@@ -1,9 +1,11 @@
-"""python -m train.benchmark.browser: what the page of one file takes in a headless Chromium, on one
-thread, beside onnxruntime-web, and how near its images are to those of Python.
+"""python -m train.benchmark.browser: speed and accuracy of the one-file page in a browser.
 
-`pip install playwright` drives the Chromium that is there. `npm install onnxruntime-web` gives the
-folder that --ort names; without it that row is left out. Milliseconds depend on the machine and on
-what else it does; ratios, measured in turns in one page, hardly."""
+It runs the page in a headless Chromium, on one thread, beside onnxruntime-web, and compares its
+images with those of Python. `pip install playwright` drives the Chromium that is there.
+`npm install onnxruntime-web` gives the folder that --ort names; without it that row is left out.
+Milliseconds depend on the machine and on its other work; ratios, measured in turns in one page,
+hardly do.
+"""
 
 import argparse
 import base64
@@ -136,8 +138,10 @@ def drawn(tab: "Page", request: dict[str, Any]) -> np.ndarray:
 
 
 def memory(browser: "Browser", tab: "Page") -> float:
-    """Megabytes of the process that shows the page, its worker included, without what it shares
-    with others; NaN where it is not known (not on Linux)."""
+    """Megabytes of the process that shows the page, its worker included.
+
+    Memory shared with other processes is not counted. NaN where it is not known (not on Linux).
+    """
     tab.evaluate("globalThis.gc?.()")
     session = browser.new_browser_cdp_session()
     found = session.send("SystemInfo.getProcessInfo")["processInfo"]
@@ -154,8 +158,11 @@ def _anonymous(process: int) -> float:
 def beside_onnxruntime(
     browser: "Browser", pipeline: Pipeline, ort: Path | None, count: int, rounds: int
 ) -> tuple[list[float], list[float], float]:
-    """Milliseconds of one evaluation for count images, round by round: ours, and those of
-    onnxruntime-web in the same page (empty without it); and the largest difference."""
+    """Milliseconds of one evaluation for `count` images, round by round.
+
+    Returns ours, those of onnxruntime-web in the same page (empty without it), and the largest
+    difference between the results.
+    """
     tab = browser.new_page()
     tab.route("http://localhost/**", lambda route: _served(route, ort))
     tab.goto("http://localhost/")
@@ -186,9 +193,12 @@ def _base64(data: bytes) -> str:
 
 
 def agreement(tab: "Page", pipeline: Pipeline, rounded: Pipeline) -> Iterator[list[str]]:
-    """For each sampler, over 1, 4, 10 and 20 steps × 8 seeds: the largest difference to Python with
-    the page's weights, in gray levels; pixels off by more than a quarter; and the same for the
-    weights as they are, before they were rounded to float16."""
+    """For each sampler, how far the page's images are from those of Python.
+
+    Over 1, 4, 10 and 20 steps × 8 seeds: the largest difference to Python with the page's weights,
+    in gray levels; pixels off by more than a quarter; and the same for the weights before they were
+    rounded to float16.
+    """
     seeds = list(range(8))
     for name in tqdm(SAMPLERS, unit="sampler", leave=False):
         off: dict[str, list[np.ndarray]] = {"page": [], "float32": []}

@@ -1,9 +1,9 @@
-"""python -m train.benchmark.sampling: how fast images are sampled, beside diffusers, and where the
-time goes; all in one run.
+"""python -m train.benchmark.sampling: how fast images are sampled, beside diffusers.
 
-In each round everything is measured once, one after another, and compared within the round: other
-work of the machine then slows all of it down alike. Milliseconds depend on the machine, their
-ratios hardly."""
+It also shows where the time goes. In each round everything is measured once, one after another, and
+compared within the round: other work of the machine then slows all of it down alike. Milliseconds
+depend on the machine, their ratios hardly.
+"""
 
 import argparse
 import json
@@ -40,15 +40,17 @@ from ..publish import artefact, export
 
 MATMUL = 2048  # side of the square matrices whose product shows what the machine can do
 PICTURES = 16
-# the fewest steps that reach the floor (real test images): "The built-in weights", train/README.md
+# as many as the table in README.md has
 SAMPLER, STEPS = Settings.sampler, 10
 DDPM_STEPS, DDIM_STEPS = 1000, 50  # as in their papers
 THEIRS = "diffusers"
 
 
 class Diffusers(nn.Module):
-    """diffusers' UNet2DModel of the same size as ours, called as ours is. Raises
-    ModuleNotFoundError if diffusers is not installed."""
+    """diffusers' UNet2DModel of the same size as ours, called as ours is.
+
+    Raises ModuleNotFoundError if diffusers is not installed.
+    """
 
     def __init__(self, ours: UNet) -> None:
         from diffusers import UNet2DModel  # only measurements need it
@@ -102,8 +104,10 @@ def inputs(model: UNet, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
 
 
 def work_of(network: Network, model: UNet) -> int:
-    """Floating-point operations for one image in matrix products and convolutions; an addition and
-    a multiplication are two."""
+    """Floating-point operations for one image in matrix products and convolutions.
+
+    An addition and a multiplication count as two.
+    """
     attention = sdpa_kernel(SDPBackend.MATH)  # as matrix products, which the counter knows
     with FlopCounterMode(display=False) as counter, attention, torch.no_grad():
         network(*inputs(model, 1))
@@ -144,8 +148,11 @@ def ratio(above: list[float], below: list[float]) -> dict[str, Any]:
 def one_evaluation(
     model: UNet, engines: dict[str, Engine], count: int, rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """For each engine: milliseconds for `count` images, how many times as long diffusers takes, and
-    its share of the floating-point rate that a product of two float32 matrices reaches here."""
+    """For each engine, the time of one evaluation of `count` images.
+
+    That is: milliseconds, how many times as long diffusers takes, and the share of the
+    floating-point rate that a product of two float32 matrices reaches here.
+    """
     given, repeats = inputs(model, count), max(1, 64 // count)
     a = torch.randn(MATMUL, MATMUL)
 
@@ -172,8 +179,10 @@ def one_evaluation(
 def pictures(
     model: UNet, engines: dict[str, Engine], sampler: str, steps: int, rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """For each engine, seconds to PICTURES finished images: ours in `steps` steps, diffusers with
-    its own loops."""
+    """For each engine, seconds to PICTURES finished images.
+
+    Ours in `steps` steps, diffusers with its own loops.
+    """
     x, _, y = inputs(model, PICTURES)
     times, walk = model.schedule.times(steps, SAMPLERS[sampler].grid), SAMPLERS[sampler].walk
 
@@ -227,9 +236,10 @@ def _their_loop(
 def overhead(
     model: UNet, network: Network, steps: int, rounds: int
 ) -> Iterator[tuple[str, float, float]]:
-    """For each sampler: its name, its own seconds an evaluation, and those of the network for one
-    image. Medians over the rounds; the sampler alone is measured with a denoiser that computes
-    nothing."""
+    """For each sampler: its name, its own seconds per evaluation, and the network's for one image.
+
+    Medians over the rounds; the sampler alone is measured with a denoiser that computes nothing.
+    """
     schedule, (x, _, y) = model.schedule, inputs(model, 1)
     x0, denoise, times = torch.zeros_like(x), denoiser(model, y, run=network), schedule.times(steps)
 
@@ -249,8 +259,11 @@ def overhead(
 
 
 def peak_memory(source: str, name: str, batches: list[int]) -> dict[int, float]:
-    """Batch size -> the largest memory, in MB, of a separate process that evaluates the network for
-    so many images, libraries included. Empty where it is not known (not on Linux)."""
+    """The peak memory, in MB, by batch size, of a process that evaluates the network.
+
+    Each size has a process of its own; libraries are included. Empty where it is not known (not on
+    Linux).
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_peak_memory, source, name, torch.get_num_threads(), batches).result()
 
@@ -281,8 +294,10 @@ def _cells(spread: dict[str, Any], form: str) -> list[str]:
 
 
 def table(head: str, rows: list[list[str]]) -> str:
-    """A text table. head: the titles of the columns, separated by |. The first column is aligned to
-    the left, the others to the right."""
+    """A text table, the first column aligned to the left, the others to the right.
+
+    head: the titles of the columns, separated by |.
+    """
     rows = [head.split("|"), *rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

@@ -1,5 +1,7 @@
-"""python -m train.benchmark.training: how fast training is, beside a plain loop and the network of
-diffusers, measured by turns."""
+"""python -m train.benchmark.training: how fast training is, beside two references.
+
+They are a plain loop, and the network of diffusers. All are measured in turns.
+"""
 
 import argparse
 import copy
@@ -41,8 +43,11 @@ SHARED = ("dataset", "data", "width", "attention", "batch_size", "device")
 
 
 class PlainLoop:
-    """What Trainer.update does, as an eager loop. It has all that costs one word in PyTorch, as the
-    Trainer: images on the device, bfloat16 on a GPU, channels_last and the fused optimizer."""
+    """What Trainer.update does, as an eager loop.
+
+    It has all that costs one word in PyTorch, as the Trainer: images on the device, bfloat16 on a
+    GPU, channels_last and the fused optimizer.
+    """
 
     def __init__(self, model: nn.Module, data: Data, recipe: Recipe) -> None:
         model = model.train().to(memory_format=torch.channels_last)
@@ -179,8 +184,11 @@ def speed(args: argparse.Namespace, device: torch.device, origin: dict[str, Any]
 
 
 def _compared(how: str, ours: list[float], theirs: list[float] | None) -> dict[str, Any]:
-    """One contestant's figures. Compared within each round, as other work of the machine slows all
-    of a round alike. theirs: images a second by round; None if it was not measured."""
+    """One contestant's figures, compared within each round.
+
+    Other work of the machine slows all of a round alike. theirs: images a second by round; None if
+    it was not measured.
+    """
     if theirs is None:
         return {"how": how}
     return {"how": how, "images_per_second": spread(theirs), "ours_faster_by": ratio(ours, theirs)}
@@ -196,8 +204,10 @@ def _cells(figure: dict[str, Any]) -> list[str]:
 
 
 def start(args: argparse.Namespace, device: torch.device) -> tuple[UNet, Data, Recipe]:
-    """The network and the recipe as python -m train has them, and random images. Raises ValueError
-    for options that it would refuse."""
+    """The network and the recipe as python -m train has them, and random images.
+
+    Raises ValueError for options that it would refuse.
+    """
     options = train_parser().parse_args([])
     vars(options).update(
         {name: value for name in SHARED if (value := getattr(args, name)) is not None}
@@ -237,8 +247,10 @@ def measure(
     batch: int,
     wait: Callable[[], None],
 ) -> dict[str, list[float]]:
-    """Images a second of each, for each round. wait: returns when the device has finished its
-    work."""
+    """Images a second of each, for each round.
+
+    wait: returns when the device has finished its work.
+    """
 
     def repeated(update: Callable[[], object]) -> Callable[[], None]:
         def work() -> None:
@@ -253,11 +265,12 @@ def measure(
 
 
 def to_floor(args: argparse.Namespace, device: torch.device, origin: dict[str, Any]) -> None:
-    """Runs python -m train for each budget and evaluates the result; prints, and writes args.out
-    after each run.
+    """Runs python -m train for each budget and evaluates the result.
 
-    Each budget is a run of its own because the learning rate falls to 0 with the budget: the images
-    of a longer run are not as good half-way."""
+    Prints the results, and writes args.out after each run. Each budget is a run of its own because
+    the learning rate falls to 0 with the budget: the images of a longer run are not as good
+    half-way.
+    """
     start(args, torch.device("cpu"))  # bad options show here, before anything long
     yardstick = Yardstick.open(args.judge or BUILT_IN / args.dataset, args.data, device)
     if yardstick.config["dataset"] != args.dataset:

@@ -24,8 +24,7 @@ NO_HISTORY: dict[str, Any] = {"commands": [], "images": 0, "minutes": 0.0}
 def write(
     run: Path, model: UNet, data: Data, settings: dict[str, Any], *, step: int, seconds: float
 ) -> None:
-    """Writes config.json, model.safetensors (float32), README.md, samples.png and samples.gif into
-    run."""
+    """Writes config.json, model.safetensors (float32), README.md and two sample images into run."""
     for name, content in contents(model, data, settings, step=step, seconds=seconds).items():
         write_atomic(run / name, content)
 
@@ -33,8 +32,10 @@ def write(
 def contents(
     model: UNet, data: Data, settings: dict[str, Any], *, step: int, seconds: float
 ) -> dict[str, bytes]:
-    """The files that `write` writes, by name. Raises FloatingPointError if a weight is NaN or
-    infinite."""
+    """The files that `write` writes, by name.
+
+    Raises FloatingPointError if a weight is NaN or infinite.
+    """
     if not all(p.isfinite().all() for p in model.parameters()):
         raise FloatingPointError(f"the weights contain NaN or infinite values (step {step})")
     images = sample(model)
@@ -56,8 +57,11 @@ def contents(
 
 
 def history(settings: dict[str, Any], *, step: int, seconds: float) -> dict[str, Any]:
-    """How the weights were made: the commands in order, images seen and minutes, including those of
-    the weights that the run started from (--init), as far as their config.json has them."""
+    """How the weights were made: the commands in order, images seen and minutes.
+
+    Those of the weights that the run started from (--init) are included, as far as their
+    config.json has them.
+    """
     before = settings["before"]
     return {
         "commands": [*before["commands"], *settings["commands"]],

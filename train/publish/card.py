@@ -1,10 +1,11 @@
 """The model card: what a model is, how to use it, how it was made, and its measured figures.
 
-python -m train.publish.card RUN puts into the card of a run what `python -m train.evaluate --out
-RUN/evaluation.json` measured.
+`python -m train.publish.card RUN` puts into the card of a run what
+`python -m train.evaluate --out RUN/evaluation.json` measured.
 
 What stands between two markers is generated, and replaced each time. All other text belongs to the
-people who edit the card, and stays as it is."""
+people who edit the card, and stays as it is.
+"""
 
 import argparse
 import json
@@ -133,9 +134,10 @@ weight decay {settings["weight_decay"]:g}, gradient clip {settings["clip"]:g} |
 
 
 def for_hub(text: str, repo: str, report: dict[str, Any] | None, sha256: str) -> str:
-    """The card of a run as it is pushed to a repo: with its address there, how to use it with
-    diffusers, and the report of `python -m train.evaluate --out`, if there is one. sha256: of the
-    weights.
+    """The card of a run as it is pushed to a repo.
+
+    It has its address there, how to use it with diffusers, and the report of
+    `python -m train.evaluate --out`, if there is one. sha256: of the weights.
 
     Raises ValueError if it is no such report, or one of other weights.
     """
@@ -173,7 +175,7 @@ images = DDPMPipeline.from_pretrained("{repo}")(batch_size=16, num_inference_ste
 
 
 def _section(report: dict[str, Any]) -> str:
-    """What the card says of a report. Raises all kinds of errors if it is none."""
+    """The section about a report. Raises errors of many kinds if it is none."""
     lines = [
         f"| {title} | {this}{' ± ' if spread else ''}{spread} | {floor} | {subset} |"
         for title, _, this, spread, floor, subset in rows(report)
@@ -206,10 +208,10 @@ and training images.
 
 
 def measured(card: str, report: dict[str, Any], sha256: str) -> str:
-    """The card with a section of what `python -m train.evaluate --out` reported; it replaces an
-    older one.
+    """The card with a section of what `python -m train.evaluate --out` reported.
 
-    Raises ValueError if it is no such report, or not one of the weights with this sha256.
+    It replaces an older section. Raises ValueError if it is no such report, or not one of the
+    weights with this sha256.
     """
     try:
         section = _section(report)
@@ -229,12 +231,12 @@ def measured(card: str, report: dict[str, Any], sha256: str) -> str:
 
 
 def renewed(old: str, new: str) -> str:
-    """The old card with the new one's generated section; text and front matter that people wrote
-    stay as they are.
+    """The old card with the new one's generated section.
 
-    A card without the markers gets the section at its end. Figures (model-index) belong to the
-    weights, so they are always the new card's. Raises ValueError if the old front matter cannot be
-    read."""
+    Text and front matter that people wrote stay as they are. A card without the markers gets the
+    section at its end. Figures (model-index) belong to the weights, so they are always the new
+    card's. Raises ValueError if the old front matter cannot be read.
+    """
     try:
         before, after = ModelCard(old), ModelCard(new)
     except Exception as error:  # YAML and the card's own checks raise almost anything
@@ -266,8 +268,10 @@ def _generated(text: str) -> str | None:
 
 
 def _insert(text: str, section: str) -> str:
-    """Puts a section before the figures and before how it was made. A card without the markers gets
-    them at its end."""
+    """Puts a section before the figures and before how it was made.
+
+    A card without the markers gets them at its end.
+    """
     ours = _generated(text)
     if ours is None:  # made by an older version, or written by somebody
         return f"{text.rstrip()}\n\n{START}\n\n{section}\n{END}\n"

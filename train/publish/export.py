@@ -3,7 +3,8 @@
 `DDPMPipeline.from_pretrained(DIR)` samples with it, and gives the images that this program gives
 for the same noise. That pipeline has no labels, so the embedding of "no label", which is added to
 that of the time, is folded into the bias of the layer before it. Writing needs no diffusers;
-`tests/test_export.py` opens the result there."""
+`tests/test_export.py` opens the result there.
+"""
 
 import argparse
 import json
@@ -35,8 +36,7 @@ PREDICTIONS = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}
 
 
 def layout(model: UNet) -> dict[str, bytes]:
-    """The files that diffusers reads, by their path in the folder: an unconditional
-    DDPMPipeline."""
+    """The files of an unconditional DDPMPipeline of diffusers, by their path in the folder."""
     weights = _weights(model)
     if model.label is not None:
         bias = "time_embedding.linear_2.bias"
@@ -123,8 +123,10 @@ def _weights(model: UNet) -> dict[str, Tensor]:
 
 
 def _scheduler(model: UNet) -> dict[str, Any]:
-    """The configuration of a DDPMScheduler with the model's schedule and prediction. Other
-    schedulers of diffusers understand it too."""
+    """The configuration of a DDPMScheduler with the model's schedule and prediction.
+
+    Other schedulers of diffusers understand it too.
+    """
     schedule = model.schedule
     betas: dict[str, Any] = {"beta_schedule": "squaredcos_cap_v2"}
     if schedule.name == "linear":

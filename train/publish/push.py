@@ -2,7 +2,8 @@
 
 What is already there is not sent again. So the same push twice makes no second commit, and a push
 that was interrupted continues where it stopped. huggingface_hub finds the token (`hf auth login`,
-HF_TOKEN, or OIDC in CI); this code never sees it."""
+HF_TOKEN, or OIDC in CI); this code never sees it.
+"""
 
 import argparse
 import hashlib
@@ -55,7 +56,8 @@ def published(run: Path) -> dict[str, bytes]:
     """What a push of this folder sends, by name. `push` adds to the card what depends on the repo.
 
     The weights are loaded first, strictly: a model that nobody could load is not pushed. Raises
-    ValueError or OSError."""
+    ValueError or OSError.
+    """
     if not run.is_dir():
         raise ValueError(f"{run} is not a folder that `python -m train` wrote")
     model = hub.load(run).model
@@ -69,7 +71,9 @@ def published(run: Path) -> dict[str, bytes]:
 
 def check(repo: str, *, private: bool = False) -> None:
     """Creates the repo if it is not there, so that missing rights show before hours of training.
-    Raises ValueError or OSError."""
+
+    Raises ValueError or OSError.
+    """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError("where to push to must be NAMESPACE/NAME, as in ada/digits")
     with _one_line(repo):
@@ -89,8 +93,9 @@ def push(
     tag: str | None = None,
     show: bool = True,
 ) -> Pushed:
-    """Commits these files to the repo, which is created if it is not there: one commit, or none if
-    it has them already.
+    """Commits these files to the repo: one commit, or none if it has them already.
+
+    The repo is created if it is not there.
 
     Args:
         files: content by path in the repo. README.md is merged into the card there, and the figures
@@ -141,8 +146,10 @@ class _Commit:
         return Pushed(f"{constants.ENDPOINT}/{self.repo}/commit/{commit}", bool(differ))
 
     def _differing(self, there: ModelInfo) -> dict[str, bytes]:
-        """The files that the repo does not have, or has otherwise; the card merged with the one
-        there."""
+        """The files that differ from those of the repo, or are not there.
+
+        The card is merged with the one there.
+        """
         known = {
             file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id
             for file in there.siblings or ()
@@ -183,8 +190,10 @@ class _Commit:
 
 
 def _patiently(attempt: Callable[[], T]) -> T:
-    """The result of attempt. If the connection breaks or the Hub is busy, it is tried again, after
-    a wait, three times."""
+    """The result of attempt.
+
+    If the connection breaks or the Hub is busy, it is tried again, after a wait, three times.
+    """
     for wait in (*_WAITS, None):
         try:
             return attempt()
@@ -210,8 +219,10 @@ def _cause(error: BaseException) -> BaseException:
 
 @contextmanager
 def _one_line(repo: str) -> Iterator[None]:
-    """Turns what huggingface_hub raises into a ValueError or OSError: one line that says what to
-    do."""
+    """Turns what huggingface_hub raises into a ValueError or OSError, in one line.
+
+    It says what to do.
+    """
     try:
         yield
     except (HFValidationError, OIDCError, RuntimeError, *_BROKEN) as error:
@@ -243,8 +254,10 @@ def _one_line(repo: str) -> Iterator[None]:
 
 
 class Background:
-    """Pushes while training goes on: in a thread, one at a time. A push that fails prints one line
-    and stops nothing."""
+    """Pushes while training goes on: in a thread, one at a time.
+
+    A push that fails prints one line and stops nothing.
+    """
 
     def __init__(self, repo: str, minutes: float | None) -> None:
         """minutes: how often; None: never."""
