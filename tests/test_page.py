@@ -92,13 +92,13 @@ def visit(browser, pages):
     assert all(url.startswith(("file:", "data:", "blob:", "http://127.0.0.1")) for url in asked)
 
 
-@pytest.fixture(scope="module")
-def bench(browser):
-    """The worker's functions on an empty page, to be called one by one."""
+@pytest.fixture(scope="module", params=KERNELS, ids=["fused", "plain"])
+def bench(browser, request):
+    """The worker's functions on an empty page, to be called one by one, with either kind of kernels."""
     tab = browser.new_page()
     tab.add_script_tag(content="\n".join(SCRIPTS[:-1]))
     tab.evaluate("code => { globalThis.kernels = new WebAssembly.Module(Uint8Array.from(atob(code), c => c.charCodeAt(0))); }",
-                 base64.b64encode(KERNELS).decode())
+                 base64.b64encode(request.param).decode())
     yield tab
     tab.close()
 

@@ -31,7 +31,8 @@ def _read(name: str) -> str:
 
 # What runs in the worker: the parts, which know no messages, and last what listens to the page.
 SCRIPTS = [*map(_read, ("random.js", "walk.js", "unet.js", "model.js", "worker.js"))]
-KERNELS = (_HERE / "kernels.wasm").read_bytes()
+# The same kernels twice, the faster ones first: a browser takes the first that it understands.
+KERNELS = [(_HERE / name).read_bytes() for name in ("fused.wasm", "kernels.wasm")]
 _SPACE = """---
 title: {title}
 emoji: 🌫️
@@ -93,7 +94,8 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
     """What the engine (engine.js) needs to draw with the pipeline's model, as JSON can hold it.
 
     facts: the configuration, and where the walks lie. data: all walks (float32), followed by the
-    weights (safetensors, float16), compressed, in base64. kernels: WebAssembly in base64."""
+    weights (safetensors, float16), compressed, in base64. kernels: WebAssembly in base64, the
+    fastest first."""
     model = pipeline.model
     # In float16 a pixel changes by a fiftieth of a gray level on average: ddpm/browser/README.md.
     weights = save({name: p.half().cpu().contiguous() for name, p in model.state_dict().items()})
@@ -126,7 +128,7 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
     return {
         "facts": facts,
         "data": base64.b64encode(data).decode(),
-        "kernels": base64.b64encode(KERNELS).decode(),
+        "kernels": " ".join(base64.b64encode(code).decode() for code in KERNELS),
     }
 
 

@@ -1,4 +1,4 @@
-"""python -m ddpm.browser.build: kernels.wasm from kernels.c, for those who change kernels.c.
+"""python -m ddpm.browser.build: the .wasm files from kernels.c, for those who change it.
 
 The page takes the bytes that are there. Needs a C compiler: `pip install -r
 tests/requirements.txt` brings one (ziglang), in the version that made the bytes."""
@@ -11,18 +11,20 @@ from pathlib import Path
 from ..files import write_atomic
 
 SOURCE = Path(__file__).parent / "kernels.c"
-_FLAGS = ["-target", "wasm32-freestanding", "-mcpu=generic+simd128", "-O3", "-fno-math-errno"]
+_FLAGS = ["-target", "wasm32-freestanding", "-O3", "-fno-math-errno"]
 _FLAGS += ["-nostdlib", "-Wl,--no-entry", "-Wl,--import-memory", "-Wl,--strip-all"]
 _FLAGS += ["-Wl,-z,stack-size=8192"]  # the first 64 kB are the kernels' own: unet.js
+VARIANTS = {"kernels.wasm": "simd128", "fused.wasm": "simd128+relaxed_simd"}
 
 
-def build() -> bytes:
-    """The compiled kernels, the same bytes on any machine.
+def build(name: str) -> bytes:
+    """The compiled kernels, a key of VARIANTS: the same bytes on any machine.
 
     Raises OSError with the compiler's words if it is missing or refuses."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "kernels.wasm"
-        command = [sys.executable, "-m", "ziglang", "cc", *_FLAGS, "-o", str(out), str(SOURCE)]
+        out = Path(folder) / name
+        flags = [*_FLAGS, f"-mcpu=generic+{VARIANTS[name]}", "-o", str(out)]
+        command = [sys.executable, "-m", "ziglang", "cc", *flags, str(SOURCE)]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
             raise OSError(f"{SOURCE.name} was not compiled: {made.stderr.strip()}")
@@ -31,6 +33,7 @@ def build() -> bytes:
 
 if __name__ == "__main__":
     try:
-        write_atomic(SOURCE.with_suffix(".wasm"), build())
+        for name in VARIANTS:
+            write_atomic(SOURCE.with_name(name), build(name))
     except OSError as error:
         sys.exit(f"ddpm.browser.build: {error}")

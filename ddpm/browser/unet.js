@@ -2,7 +2,7 @@
    have the names of what they translate. Nothing here knows noise, samplers or pages. */
 
 const GROUPS = 8; // of every GroupNorm, as in unet.py
-const OUT = 8; // channels that the kernel `conv` makes at a time, as in kernels.c
+const OUT = 16; // channels that the kernel `conv` makes at a time, as in kernels.c
 const AT_ONCE = 4; // images that are computed together: more take more memory, and are no faster
 const PAGE = 65536; // bytes by which WebAssembly's memory grows
 
@@ -112,7 +112,7 @@ class UNet {
   }
 
   conv(name, x, { kernel = 3, stride = 1, plus = 0, out } = {}) {
-    const c_out = Math.ceil(this.shapes.get(`${name}.weight`)[0] / OUT) * OUT;
+    const c_out = Math.ceil(this.shapes.get(`${name}.weight`)[0] / 4) * 4; // of 1 or 3: 4
     const y = out ?? this.image(x.n, x.h / stride, x.w / stride, c_out);
     this.run.conv(
       x.at,
@@ -270,7 +270,7 @@ class UNet {
   }
 }
 
-/* A layer's weights c_out×c_in(×k×k) as the kernel `conv` reads them: c_out/8 × k × k × c_in × 8.
+/* A layer's weights c_out×c_in(×k×k) as the kernel `conv` reads them: c_out/16 × k × k × c_in × 16.
  */
 function packed(weights, [c_out, c_in, k = 1]) {
   const out = new Float32Array(Math.ceil(c_out / OUT) * OUT * c_in * k * k);

@@ -36,11 +36,11 @@ function bytesOf(base64) {
 const JOBS = {
   /* facts: what __init__.py says of the page; data: the weights and the walks, compressed; kernels:
      WebAssembly. */
-  async open({ facts: said, data, kernels: code }) {
+  async open({ facts: said, data, kernels: codes }) {
     facts = said;
-    if (!WebAssembly.validate(bytesOf(code)))
-      throw Error("this browser has no WebAssembly SIMD: take a newer one");
-    kernels = new WebAssembly.Module(bytesOf(code));
+    const understood = codes.split(" ").map(bytesOf).find((code) => WebAssembly.validate(code));
+    if (!understood) throw Error("this browser has no WebAssembly SIMD: take a newer one");
+    kernels = new WebAssembly.Module(understood);
     const unzipped = new Blob([bytesOf(data)])
       .stream()
       .pipeThrough(new DecompressionStream("gzip"));

@@ -170,7 +170,7 @@ def beside_onnxruntime(
     model = pipeline.model
     values = torch.cat([value.flatten() for value in model.state_dict().values()]).numpy()
     config = {name: getattr(model, name) for name in hub.ARCHITECTURE}
-    tab.evaluate(_OURS, [config, _base64(values.tobytes()), _base64(KERNELS)])
+    tab.evaluate(_OURS, [config, _base64(values.tobytes()), _base64(KERNELS[0])])
     if ort:
         tab.add_script_tag(url="http://localhost/ort/ort.wasm.min.js")
         tab.evaluate(_THEIRS, [_base64(onnx.graph(model)), model.size])
