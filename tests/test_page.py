@@ -250,7 +250,7 @@ def saved(tab, selector):
 
 def test_pictures_are_saved_as_they_are_shown(visit, builtin):
     tab = visit("builtin", "?images=4&steps=4&seed=20")
-    sheet = np.array(builtin.sample(seeds=range(20, 24), steps=4).grid(scale=1)).astype(int)
+    sheet = np.array(builtin.sample(seeds=range(20, 24), steps=4).sheet(scale=1)).astype(int)
     gif, name = saved(tab, "#save")
     assert name == "digits-20.gif" and gif.n_frames == 5 and gif.info["loop"] == 0
     gif.seek(4)
