@@ -34,7 +34,7 @@ LOOK = """if True:
     import sys
     import app
     first = next(name for name in sys.modules if name in ("spaces", "torch", "gradio"))  # in the order of their import
-    print(first, getattr(app._films, "on_gpu", False))
+    print(first, getattr(app._computed, "on_gpu", False))
     *_, (film, seed, _) = app.generate(count=1, steps=1, seed=0)
     print(len(film["walks"][0]["frames"]))
 """
