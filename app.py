@@ -36,7 +36,9 @@ from ddpm.hub import ANY, BUILT_IN, NONE, one_line
 from ddpm.settings import GUIDANCE, MAX_SEED
 
 PATIENCE, AGAIN = 0.5, 30  # seconds to wait for weights from the Hub: at the start, and when asked
-UNHEARD = 10  # seconds after which a request is given up if its client has gone
+# Seconds after which a request is given up if its client has gone. With 5, some of 50 visitors at
+# once on busy cores were taken for gone: they fetch, but slowly.
+UNHEARD = 20
 PLAYER_FILES, PAGE_FILES = Path(player.__file__).parent, Path(requests.__file__).parent
 ASKED = Request()  # what the form starts with, but for the seed
 RIVALS = [("ddpm", 10), ("ddim", 10), (ASKED.sampler, 10), (NONE, 20)]  # what Compare starts with
