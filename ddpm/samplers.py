@@ -45,8 +45,8 @@ class Sampler(NamedTuple):
     """An entry of SAMPLERS.
 
     walk: (denoise, schedule, x, times, randn_like, its own settings) -> Steps.
-    grid: the grid that was best for it over 5, 10 and 20 evaluations of the built-in weights;
-        train/evaluate/README.md is about the measurements.
+    grid: the grid that was best for it over 5, 10 and 20 evaluations of earlier built-in weights,
+        by one judge; train/evaluate/README.md has the command that compares them.
     settings: its own settings, by name, with their bounds; the function has their defaults.
     fresh_noise: whether it adds noise at every step, with the default settings.
     """

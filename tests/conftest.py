@@ -7,7 +7,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two busy processes with two threads each crawl on two cores
 
-from tests.helpers import TINY
+from tests.helpers import CHROMIUM, TINY
 
 SLOW = {"page", "referee"}  # fixtures that start a server or train for a while
 
@@ -60,6 +60,19 @@ def page():
     page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     yield page
     page.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real Chromium, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    assert CHROMIUM, "CI must have a Chromium: .ci/run installs it"
+    with sync_playwright() as playwright:
+        root = hasattr(os, "geteuid") and os.geteuid() == 0
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if root else [])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,12 @@
 
 import base64
 import io
+import os
+import shutil
 import socket
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -15,6 +18,13 @@ DIGITS = Path(__file__).parent / "data"  # 400 + 100 real MNIST digits, as torch
 # Options of `python -m train` that make a run of a few seconds.
 TINY = ["--data", str(DIGITS), "--width", "8", "--mults", "1", "1", "1", "--attention", "7", "--batch-size", "8",
         "--sample-every", "1000", "--checkpoint-every", "5", "--device", "cpu"]
+
+
+# The browser that is there. In CI a machine without one is a fault, not a reason to skip.
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
+IN_BROWSER = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"),
+                                                 reason="no Chromium here (apt-get install chromium)")]
+SCREENSHOTS = Path(os.environ.get("DDPM_SCREENSHOTS") or Path(__file__).parent / "screenshots")
 
 
 def tiny_unet(seed: int = 0, **changes) -> UNet:

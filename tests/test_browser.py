@@ -1,9 +1,7 @@
 """The page in a real browser: what a visitor sees and does, by mouse, by keys, by phone, in the dark and offline."""
 
 import base64
-import os
 import re
-import shutil
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -11,18 +9,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from ddpm import Pipeline
 from ddpm.demo import requests
 from ddpm.pixels import FRAME_MS, LAST_MS
-from tests.helpers import distance
+from tests.helpers import IN_BROWSER, SCREENSHOTS, distance
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
-# In CI a machine without a browser is a fault, not a reason to skip.
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"),
-                                                 reason="no Chromium here (apt-get install chromium)")]
-SCREENSHOTS = Path(os.environ.get("DDPM_SCREENSHOTS") or Path(__file__).parent / "screenshots")
+pytestmark = IN_BROWSER
 TABS = ("Generate", "Compare", "Steps", "Noise", "Weights")
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 QUICK = "?images=4&seed=11&steps=6"
@@ -31,16 +24,6 @@ QUICK = "?images=4&seed=11&steps=6"
 @pytest.fixture(scope="module")
 def url(page):
     return page.local_url
-
-
-@pytest.fixture(scope="module")
-def browser():
-    assert CHROMIUM, "CI must have a Chromium: .ci/run installs it"
-    with sync_playwright() as playwright:
-        root = hasattr(os, "geteuid") and os.geteuid() == 0
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if root else [])
-        yield browser
-        browser.close()
 
 
 class Visitor:

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -14,7 +13,7 @@ import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Error, sync_playwright
+from playwright.sync_api import Error
 
 from ddpm import Pipeline, hub
 from ddpm.browser import KERNELS, PAGE_BYTES, SCRIPTS, page
@@ -22,9 +21,9 @@ from ddpm.pixels import LAST_MS, to_pixels
 from ddpm.samplers import SAMPLERS
 from ddpm.schedule import Schedule
 from ddpm.settings import Settings
-from tests.helpers import tiny_unet
-from tests.test_browser import CHROMIUM, SCREENSHOTS, pytestmark  # noqa: F401  the same holds here
+from tests.helpers import IN_BROWSER, SCREENSHOTS, tiny_unet
 
+pytestmark = IN_BROWSER
 QUARTER = 0.25 / 127.5  # of a gray level
 SEEDS = list(range(8))
 
@@ -54,16 +53,6 @@ def pages(tmp_path_factory, builtin, tiny):
     for name, pipeline in {"builtin": builtin, "tiny": tiny, "colors": colors}.items():
         (folder / f"{name}.html").write_bytes(page(pipeline))
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    assert CHROMIUM, "CI must have a Chromium: .ci/run installs it"
-    with sync_playwright() as playwright:
-        root = hasattr(os, "geteuid") and os.geteuid() == 0
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if root else [])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
