@@ -1,4 +1,4 @@
-"""Between tensors and pictures. The only file that knows what [-1, 1] means in pixels."""
+"""Between tensors and pictures. The only file that knows which value means which gray level."""
 
 import io
 from collections.abc import Sequence
@@ -12,20 +12,25 @@ FRAME_MS, LAST_MS = 80, 2000
 GAP = 2  # pixels between images, before enlarging
 _COLORS = {"L": 16, "RGB": 128}  # in moving frames: noise in all 256 makes larger files for nothing
 
-# Clean images lie in [-LIMIT, LIMIT]. Black is stored at -LIMIT, four gray levels below what is
-# already shown as black: a network never hits black exactly, and its small errors there, which
-# would show as grain on a dark ground, are cut off. Every gray level still comes back exactly.
-LIMIT = 1 + 4 / 127.5
+# Clean images lie in [-LIMIT, LIMIT]. Where images have most of their pixels, at black and at white,
+# gray levels are set further apart: black 26 steps below gray level 1, and 250 to 255 six steps from
+# each other. A network never hits a value exactly, and there its small errors would show: as grain
+# on a black ground, as white of the wrong shade. Between them a step is 1 / 127.5, as elsewhere.
+# Every gray level still comes back exactly.
+_STEPS = torch.tensor([0] + [26] + [1] * 249 + [6] * 5, dtype=torch.float64)
+LIMIT = 1 + 25 / 127.5
+_LEVELS = (_STEPS.cumsum(0) / 127.5 - LIMIT).float()  # the value of each gray level 0..255
+BETWEEN = (_LEVELS[1:] + _LEVELS[:-1]) / 2  # where one gray level ends and the next begins
 
 
 def from_pixels(pixels: Tensor) -> Tensor:
-    """uint8 0..255 -> float32, any shape: 1..255 in (-1, 1], and black at -LIMIT."""
-    return torch.where(pixels == 0, -LIMIT, pixels.float() / 127.5 - 1)
+    """uint8 0..255 -> float32 in [-LIMIT, LIMIT], any shape."""
+    return _LEVELS.to(pixels.device)[pixels.int()]
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """float in [-1, 1] -> uint8 0..255 on the CPU, any shape; what lies outside is clamped."""
-    return ((x.detach().cpu().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    """float -> uint8 0..255 on the CPU, any shape: the gray level whose value is nearest."""
+    return torch.bucketize(x.detach().cpu().float(), BETWEEN).to(torch.uint8)
 
 
 def from_picture(picture: Image.Image, channels: int, size: int) -> Tensor:

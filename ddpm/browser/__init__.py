@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from ..hub import ARCHITECTURE
 from ..pipeline import GOLDEN, Pipeline
-from ..pixels import FRAME_MS, GAP, LAST_MS, LIMIT
+from ..pixels import BETWEEN, FRAME_MS, GAP, LAST_MS, LIMIT
 from ..player import SCRIPT
 from ..samplers import SAMPLERS
 from ..schedule import Schedule
@@ -118,6 +118,7 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
         },
         "sampler": Settings((0,)).sampler,
         "limit": LIMIT,
+        "between": BETWEEN.tolist(),
         "golden": GOLDEN,
         "max_seed": MAX_SEED,
         "gap": GAP,

@@ -131,6 +131,134 @@ function table(sampler, steps) {
   throw Error(`no walk of ${sampler} in ${steps} steps is in this page`);
 }
 
+/* Values as gray levels 0..255, the nearest one, as pixels.to_pixels does: facts.between holds what
+   lies half-way between two of them. */
+const pixels = (image) => Uint8Array.from(image, level);
+
+function level(value) {
+  const { between } = facts;
+  let [low, high] = [0, between.length]; // the answer is in low..high
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (between[middle] < value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(0);
+  });
+
+/* A loop, as Uint8Array.from takes a tenth of a second for the weights. */
+function bytesOf(base64) {
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
+
+const JOBS = {
+  /* facts: what __init__.py says of the page; data: the weights and the walks, compressed; kernels:
+     WebAssembly. */
+  async open({ facts: said, data, kernels: codes }) {
+    facts = said;
+    const understood = codes.split(" ").map(bytesOf).find((code) => WebAssembly.validate(code));
+    if (!understood) throw Error("this browser has no WebAssembly SIMD: take a newer one");
+    kernels = new WebAssembly.Module(understood);
+    const unzipped = new Blob([bytesOf(data)])
+      .stream()
+      .pipeThrough(new DecompressionStream("gzip"));
+    let bytes;
+    try {
+      bytes = new Uint8Array(await new Response(unzipped).arrayBuffer());
+    } catch {
+      throw Error("the weights in this file are damaged: get it again");
+    }
+    const behind = Math.max(0, bytes.length - facts.weights_bytes);
+    walks = new Float32Array(bytes.buffer, 0, behind >> 2);
+    return take(readConfig(JSON.stringify(facts.config)), bytes.subarray(behind));
+  },
+
+  async model({ name, endpoint }) {
+    const { config, bytes } = await fromHub(name, endpoint);
+    const { name: kind, T } = config.schedule,
+      ours = facts.config.schedule;
+    if (kind !== ours.name || T !== ours.T)
+      throw Error(
+        `${name} has the noise schedule ${kind} with T = ${T}; this page has walks for ` +
+          `${ours.name} with T = ${ours.T}: python -m ddpm.browser --model ${name} makes its page`,
+      );
+    return take(config, bytes);
+  },
+
+  async draw({ id, images, steps, sampler }) {
+    const { channels, size, classes } = net.config;
+    const noise = ({ seed }) => randn(seed, channels, size);
+    const noises = images.map(({ to, share, ...image }) => {
+      const from = noise(image),
+        there = to && noise(to);
+      return to ? () => slerp(from(), there(), share) : from;
+    });
+    const labels = (t) =>
+      images.map((image) => (classes ? mixture(image, t / net.config.schedule.T) : {}));
+    let last;
+    for (const { t, alpha, sigma, evaluations, x, x0 } of walk(
+      net,
+      table(sampler, steps),
+      noises,
+      labels,
+      facts.limit,
+    )) {
+      if (stopped.has(id)) return { stopped: true };
+      const frame = {
+        t,
+        snr: sigma ? (alpha / sigma) ** 2 : null,
+        nfe: evaluations,
+        x: x.map(pixels),
+        x0: x0.map(pixels),
+      };
+      postMessage({ id, frame });
+      last = x;
+      await pause();
+    }
+    return { x: last }; // before they are rounded to pixels
+  },
+};
+
+/* What an image is to show at a time, 1 for pure noise: on its way to another label a mixture of
+   both, as long as there is more noise than strokes; then the nearer one, as a mixture, which
+   training never showed, leaves grain. */
+function mixture({ label, to, share }, time) {
+  if (!to || to.label === label) return { [label]: 1 };
+  return time > MIXED
+    ? { [label]: 1 - share, [to.label]: share }
+    : { [share < 0.5 ? label : to.label]: 1 };
+}
+
+async function take(config, bytes) {
+  const weights = await readWeights(bytes, config);
+  net = new UNet(kernels, config, weights);
+  return { config };
+}
+
+/* Where the walk of a sampler lies among all: they follow each other in the order of facts.walks
+   and facts.steps. */
+function table(sampler, steps) {
+  let at = 0;
+  for (const [name, sizes] of Object.entries(facts.walks))
+    for (const [k, [evaluations, width]] of sizes.entries()) {
+      const length = (evaluations + 1) * width;
+      if (name === sampler && facts.steps[k] === steps)
+        return { values: walks.subarray(at, at + length), evaluations, width };
+      at += length;
+    }
+  throw Error(`no walk of ${sampler} in ${steps} steps is in this page`);
+}
+
 /* [-1, 1] as 0..255, rounded as pixels.to_pixels does: to the even one of two that are equally
    near. */
 const pixels = (image) =>

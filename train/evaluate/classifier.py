@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.pixels import from_pixels
 
 FEATURES = 128
 ARCHITECTURE = ("channels", "size", "classes")
@@ -69,8 +68,14 @@ class Classifier(nn.Module):
         is done."""
         features, probabilities = [], []
         for batch in torch.split(pixels, _BATCH):
-            seen = self.features(from_pixels(batch.to(self.out.weight.device)))
+            seen = self.features(scaled(batch.to(self.out.weight.device)))
             features.append(seen.cpu())
             probabilities.append(self.out(seen).softmax(1).cpu())
             progress(len(batch))
         return Seen(torch.cat(features), torch.cat(probabilities))
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 in [-1, 1]. Not as `ddpm.pixels` does it for the network that is
+    judged: judges must not change with it."""
+    return pixels.float() / 127.5 - 1

@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from ddpm import hub
 from ddpm.files import check_writable, write_atomic
-from ddpm.pixels import from_pixels
 
 from ..command import add_option
 from ..data import DATASETS, Data
 from . import folder, panel, reference
-from .classifier import ARCHITECTURE, Classifier
+from .classifier import ARCHITECTURE, Classifier, scaled
 from .folder import BUILT_IN, Networks
 from .texture import STEPS, fit_texture, texture_net
 from .textures import TextureNet
@@ -186,7 +185,7 @@ def fit(classifier: Classifier, data: Data, epochs: int) -> Classifier:
         for _ in range(epochs):
             for batch in torch.split(torch.randperm(len(data.images)), BATCH):
                 images, labels = data.images[batch].to(device), data.labels[batch].to(device)
-                loss = F.cross_entropy(classifier(_moved(from_pixels(images))), labels)
+                loss = F.cross_entropy(classifier(_moved(scaled(images))), labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
