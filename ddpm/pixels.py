@@ -8,7 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-FRAME_MS, LAST_MS = 80, 2000
+GIF_WIDTH = 472  # at least: what is narrower looks lost where people share it
+# A GIF shows the result, the way to it, and the result again: 2 to 4 seconds. A frame of the way is
+# shown for FRAME_MS, or less if the way would take longer than WAY_MS.
+FIRST_MS, FRAME_MS, WAY_MS, LAST_MS = 400, 80, 2000, 1600
 GAP = 2  # pixels between images, before enlarging
 _COLORS = {"L": 16, "RGB": 128}  # in moving frames: noise in all 256 makes larger files for nothing
 
@@ -76,14 +79,14 @@ def moving(picture: Image.Image) -> Image.Image:
 def gif(pictures: Sequence[Image.Image]) -> bytes:
     """A GIF file that plays pictures (gray or RGB) of one size for ever.
 
-    The last one is held for two seconds. Every pixel is enlarged so that the picture is about 256
-    pixels wide, but at least twice its size.
+    It starts with the last picture, which a still preview then shows, and ends with it. Every pixel
+    is enlarged so that it is at least GIF_WIDTH pixels wide, and at least twice its size.
     """
-    scale = max(2, round(256 / pictures[0].width))
-    frames = [*map(moving, pictures[:-1]), pictures[-1].quantize(256, dither=Image.Dither.NONE)]
+    scale = max(2, -(-GIF_WIDTH // pictures[0].width))
+    result = pictures[-1].quantize(256, dither=Image.Dither.NONE)
     first, *others = [
         frame.resize((frame.width * scale, frame.height * scale), Image.Resampling.NEAREST)
-        for frame in frames
+        for frame in (result, *map(moving, pictures[:-1]), result)
     ]
     file = io.BytesIO()
     first.save(
@@ -92,6 +95,12 @@ def gif(pictures: Sequence[Image.Image]) -> bytes:
         save_all=True,
         append_images=others,
         loop=0,
-        duration=[FRAME_MS] * len(others) + [LAST_MS],
+        duration=durations(len(pictures)),
     )
     return file.getvalue()
+
+
+def durations(count: int) -> list[int]:
+    """For how many milliseconds a GIF of `count` pictures shows each frame: the last one first."""
+    way = min(FRAME_MS, WAY_MS // max(1, count - 1)) // 10 * 10  # a GIF counts in hundredths
+    return [FIRST_MS, *[max(way, 20)] * (count - 1), LAST_MS]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ddpm import Pipeline
 from ddpm.demo import requests
-from ddpm.pixels import FRAME_MS, LAST_MS
+from ddpm.pixels import durations
 from tests.helpers import IN_BROWSER, SCREENSHOTS, distance
 
 pytestmark = IN_BROWSER
@@ -212,13 +212,13 @@ def test_files_hold_what_is_on_the_page(visit):
         page.locator("#film .views label").nth(k).click()
         path, name = visitor.saved(page.locator("#save").click)
         with Image.open(path) as gif:
-            assert name == "digits-11.gif" and gif.format == "GIF" and gif.n_frames == 7 and gif.info["loop"] == 0
+            assert name == "digits-11.gif" and gif.format == "GIF" and gif.n_frames == 8 and gif.info["loop"] == 0
             assert round(gif.width / gif.height) == wide
-            durations = []
-            for frame in range(7):
+            shown = []
+            for frame in range(8):
                 gif.seek(frame)
-                durations.append(gif.info["duration"])
-            assert durations == [FRAME_MS] * 6 + [LAST_MS]
+                shown.append(gif.info["duration"])
+            assert shown == durations(7)
 
 
 def test_one_image_is_singled_out_by_a_click_and_its_seed_becomes_the_seed(visit):

@@ -17,7 +17,7 @@ def test_pictures_are_drawn_and_the_seeds_are_told(run, tmp_path, capsys, sample
                  "--out", str(out)]) == 0
     assert "seeds 5..8" in capsys.readouterr().out
     with Image.open(out) as gif:
-        assert gif.n_frames == 4
+        assert gif.n_frames == 5
 
 
 def test_a_seed_drawn_by_lot_can_be_used_again(run, tmp_path, capsys):

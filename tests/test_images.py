@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from ddpm.frames import GIF_FRAMES, pick_frames
-from ddpm.pixels import LAST_MS, LIMIT, from_pixels, gif, png, sheet, to_pixels
+from ddpm.pixels import GIF_WIDTH, LIMIT, durations, from_pixels, gif, png, sheet, to_pixels
 
 
 def test_pixels_survive_the_way_there_and_back():
@@ -40,22 +40,34 @@ def test_a_gif_shows_the_first_and_the_last_frame_and_not_too_many(count):
     assert len(picked) == len(set(picked)) == min(count, GIF_FRAMES)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 21, 40])
+def test_a_gif_takes_two_to_four_seconds(count):
+    assert 2000 <= sum(durations(count)) <= 4000 and len(durations(count)) == count + 1
+    assert all(ms % 10 == 0 and ms >= 20 for ms in durations(count))  # browsers slow down what is faster
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_gif_loops_for_ever_and_holds_the_result(channels):
+def test_a_gif_loops_for_ever_and_begins_and_ends_with_the_result(channels):
     frames = [sheet(torch.randn(16, channels, 28, 28)) for _ in range(6)]
-    data = gif(frames)
-    with Image.open(io.BytesIO(data)) as image:
-        durations = []
+    shown = []
+    with Image.open(io.BytesIO(gif(frames))) as image:
+        assert image.n_frames == 7 and image.info["loop"] == 0 and image.width >= GIF_WIDTH
         for k in range(image.n_frames):
             image.seek(k)
-            durations.append(image.info["duration"])
-        assert image.n_frames == 6
-        assert image.info["loop"] == 0
-        assert durations[-1] == LAST_MS > max(durations[:-1])
-        shown = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
-    expected = torch.frombuffer(bytearray(frames[-1].resize(image.size, Image.Resampling.NEAREST).convert("RGB").tobytes()), dtype=torch.uint8)
-    assert (shown.float() - expected.float()).abs().mean() < (0.1 if channels == 1 else 20)
+            assert image.info["duration"] == durations(6)[k]
+            shown.append(torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8).float())
+        size = image.size
+    for found, wanted in zip(shown, [frames[-1], *frames], strict=True):
+        expected = torch.frombuffer(bytearray(wanted.resize(size, Image.Resampling.NEAREST).convert("RGB").tobytes()), dtype=torch.uint8)
+        exact = wanted is frames[-1] and channels == 1  # noise on the way has few colors
+        assert (found - expected.float()).abs().mean() < (0.1 if exact else 20)
 
 
-def test_sixteen_digits_of_pure_noise_make_a_gif_of_a_few_hundred_kilobytes():
-    assert len(gif([sheet(torch.randn(16, 1, 28, 28)) for _ in range(21)])) < 500_000
+@pytest.mark.parametrize(("count", "side"), [(1, 28), (4, 28), (16, 28), (64, 28), (1, 8), (64, 64)])
+def test_a_gif_is_wide_enough_to_share(count, side):
+    with Image.open(io.BytesIO(gif([sheet(torch.randn(count, 1, side, side)) for _ in range(2)]))) as image:
+        assert image.width >= GIF_WIDTH
+
+
+def test_sixteen_digits_of_pure_noise_make_a_gif_of_a_megabyte():
+    assert len(gif([sheet(torch.randn(16, 1, 28, 28)) for _ in range(21)])) < 1_500_000

@@ -76,7 +76,7 @@ def test_only_frames_for_a_gif_are_kept_and_files_hold_what_they_say(pipeline, t
     images.save(tmp_path / "a.PNG")
     images.save(tmp_path / "folder")
     with Image.open(tmp_path / "a.gif") as gif:
-        assert gif.n_frames == 40
+        assert gif.n_frames == 41
     assert Image.open(tmp_path / "a.PNG").size == images.sheet().size
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [f"{k:010d}.png" for k in range(3)]
     images.save(tmp_path / "a.html")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ddpm import Pipeline
 from ddpm.frames import GIF_FRAMES, Frame
-from ddpm.pixels import FRAME_MS, GAP, LAST_MS, moving, sheet
+from ddpm.pixels import GAP, durations, moving, sheet
 from ddpm.player import VIEWS, Walk, as_gif, document, embedded, film
 from tests.helpers import decode, distance, tiny_unet
 
@@ -77,13 +77,13 @@ def test_a_gif_has_every_frame_loops_and_holds_the_last(view, channels):
     [walk] = film([walk_of(moments)], "one")["walks"]
     wanted = {"x": lambda m: [m.x], "x0": lambda m: [m.x0], "both": lambda m: [m.x, m.x0]}[view](moments[-1])
     with Image.open(io.BytesIO(as_gif(walk, view))) as gif:
-        assert gif.n_frames == len(moments) and gif.info["loop"] == 0
-        durations = []
+        assert gif.n_frames == len(moments) + 1 and gif.info["loop"] == 0
+        shown = []
         for k in range(gif.n_frames):
             gif.seek(k)
-            durations.append(gif.info["duration"])
+            shown.append(gif.info["duration"])
         last = gif.convert("RGB")
-    assert durations == [FRAME_MS] * 3 + [LAST_MS]
+    assert shown == durations(len(moments))
     pictures = [sheet(x) for x in wanted]
     width, height = pictures[0].size
     between = 3 * GAP

@@ -29,7 +29,7 @@ def test_the_three_lines_of_python_draw_digits(tmp_path, monkeypatch):
     assert len(code.strip().splitlines()) == 3
     exec(code, {})
     with Image.open("digits.gif") as gif:
-        assert gif.n_frames == 21
+        assert gif.n_frames == 22
 
 
 def test_the_loop_is_the_ddim_sampler():

@@ -44,7 +44,7 @@ def test_a_run_ends_with_a_folder_like_a_hub_repo(run):
     assert config["dataset"] == "mnist" and config["class_names"] == list("0123456789")
     assert sum(config["class_counts"]) == 400 and min(config["class_counts"]) > 20
     with Image.open(run / "samples.gif") as gif:
-        assert gif.n_frames == 21
+        assert gif.n_frames == 22
     card = (run / "README.md").read_text()
     assert "--steps 12" in card and "400 training images" in card and "12 steps, 96 images" in card
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from ..hub import ARCHITECTURE
 from ..pipeline import GOLDEN, Pipeline
-from ..pixels import BETWEEN, FRAME_MS, GAP, LAST_MS, LIMIT
+from ..pixels import BETWEEN, FIRST_MS, FRAME_MS, GAP, GIF_WIDTH, LAST_MS, LIMIT, WAY_MS
 from ..player import SCRIPT
 from ..samplers import SAMPLERS
 from ..schedule import Schedule
@@ -122,7 +122,10 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
         "golden": GOLDEN,
         "max_seed": MAX_SEED,
         "gap": GAP,
+        "gif_width": GIF_WIDTH,
+        "first_ms": FIRST_MS,
         "frame_ms": FRAME_MS,
+        "way_ms": WAY_MS,
         "last_ms": LAST_MS,
     }
     data = gzip.compress(numbers.astype("<f4").tobytes() + weights, mtime=0)

@@ -53,6 +53,13 @@ function gif(frames, w, h, times, scale) {
   });
 }
 
+/* For how many milliseconds a GIF of `count` pictures shows each frame: the last one first, so that
+   a still preview shows the result. As in ddpm/pixels.py. */
+function durations(count, { first_ms, frame_ms, way_ms, last_ms }) {
+  const way = Math.floor(Math.min(frame_ms, way_ms / Math.max(1, count - 1)) / 10) * 10;
+  return [first_ms, ...Array(count - 1).fill(Math.max(way, 20)), last_ms];
+}
+
 /* Lempel, Ziv and Welch's code as GIF has it, of values in 0..255; begun anew when all 4096 words
    are taken. */
 function lzw(values) {

@@ -293,7 +293,7 @@
     const frames = sheets.map(
       (canvas) => canvas.getContext("2d").getImageData(0, 0, width, height).data,
     );
-    const blob = gif(frames, width, height, times, Math.max(2, Math.round(256 / width)));
+    const blob = gif(frames, width, height, times, Math.max(2, Math.ceil(facts.gif_width / width)));
     const link = Object.assign(document.createElement("a"), {
       href: URL.createObjectURL(blob),
       download: `${name}.gif`,
@@ -355,8 +355,8 @@
       film
         ? saveGif(
             film.name,
-            film.sheets,
-            held(film.sheets.length, (k) => k === film.sheets.length - 1),
+            [film.sheets.at(-1), ...film.sheets],
+            durations(film.sheets.length, facts).map(hundredths),
           )
         : say("There is nothing to save yet.", true),
     );
