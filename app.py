@@ -6,9 +6,10 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote
@@ -20,17 +21,23 @@ except ImportError:
     spaces = None
 
 import gradio as gr
+from anyio import from_thread
 from fastapi.responses import JSONResponse
+from gradio import FileData
 from gradio.context import LocalContext
+from gradio.events import api
+from gradio.processing_utils import save_bytes_to_cache
 from gradio.route_utils import FnIndexInferError
+from gradio.server_messages import ProcessCompletedMessage
+from gradio.utils import get_upload_folder
 from huggingface_hub import constants
 
 from ddpm import GRIDS, SAMPLERS, player
-from ddpm.demo import about, requests
+from ddpm.demo import about, answers, requests
 from ddpm.demo.requests import BEST, Request
 from ddpm.demo.serving import DEFAULT, Serving, Weights, on_fastest_device, pipeline
 from ddpm.demo.tasks import Compare, Denoise, Film, Forward, Generate, Ladder, Task
-from ddpm.demo.turns import Turns
+from ddpm.demo.turns import MOST, Turns
 from ddpm.engine.cpus import use_all
 from ddpm.hub import ANY, BUILT_IN, NONE, one_line
 from ddpm.settings import GUIDANCE, MAX_SEED
@@ -39,6 +46,7 @@ PATIENCE, AGAIN = 0.5, 30  # seconds to wait for weights from the Hub: at the st
 # Seconds after which a request is given up if its client has gone. With 5, some of 50 visitors at
 # once on busy cores were taken for gone: they fetch, but slowly.
 UNHEARD = 20
+GONE = "nobody fetched the result in time: it is not kept"
 PLAYER_FILES, PAGE_FILES = Path(player.__file__).parent, Path(requests.__file__).parent
 ASKED = Request()  # what the form starts with, but for the seed
 RIVALS = [("ddpm", 10), ("ddim", 10), (ASKED.sampler, 10), (NONE, 20)]  # what Compare starts with
@@ -58,7 +66,9 @@ turns = Turns()
 serving = Serving(os.environ.get("DDPM_MODEL") or DEFAULT, os.environ.get("DDPM_REVISION") or None)
 
 
-# --- The API: what can be asked for over HTTP too -------------------------------------------------
+# --- The API: what programs can ask for, over HTTP and as tools of an MCP server ------------------
+
+Answer = tuple[dict[str, Any], FileData, FileData, dict[str, Any] | None]
 
 
 def generate(
@@ -70,28 +80,37 @@ def generate(
     time_grid: str = ASKED.time_grid,
     eta: float = ASKED.eta,
     guidance: float = ASKED.guidance,
-) -> Iterator[tuple[Film, int, Film]]:
-    """Samples images from noise, and streams the way there as a film; the last one is complete.
+    film: bool = False,
+) -> tuple[dict[str, Any], FileData, FileData, list[FileData], dict[str, Any] | None]:
+    """Samples images from noise.
 
     Args:
-        label: what to show, "any" (each seed chooses), a digit, or "none" (the network gets no
-            label).
-        count: how many images, 1 to 64. Images times network evaluations may be at most 20,000.
-        seed: 0 to 2**32 - 1, of the first image; each next image has the next seed. null: random;
-            the seed used is returned.
-        steps: 1 to 1000.
-        sampler: dpm++2m, dpm++3m, sde-dpm++2m, unipc2, unipc3, ipndm, plms, heun, euler, euler-a,
-            ddim, ddpm or ddpm-large.
-        time_grid: "best" (for the sampler), power, uniform, leading, linspace or karras.
-        eta: 0 to 1, only for ddim.
-        guidance: 0 to 20.
+        label: what to show; any: each seed chooses, none: the network gets no label.
+        count: how many images. Images times network evaluations may be at most 20,000.
+        seed: of the first image; each next image has the next seed. null: random.
+        steps: most samplers evaluate the network once a step.
+        sampler: the rule for each step.
+        time_grid: where the steps are; best: what was measured to be best for the sampler.
+        eta: how much fresh noise, only for ddim.
+        guidance: how strongly to follow the label; above 0 it doubles the evaluations.
+        film: whether to return every frame too.
+
+    Returns:
+        the seeds and labels
+        all images as one PNG
+        the way from noise as a GIF
+        each image as a PNG
+        every frame, or null
     """
     weights, names = _model()
     with _refusing():
         asked = Request(label, count, seed, steps, sampler, time_grid, eta, guidance)
         settings = asked.settings(names)
-    for film in _films(Generate(settings), weights):
-        yield film, settings.seeds[0], film  # kept too: a stopped film can be saved
+    found = _last(Generate(settings), weights)
+    first = settings.seeds[0]
+    images = [_file(png, f"digits-{first + k}.png") for k, png in enumerate(answers.singles(found))]
+    told, sheet, gif, frames = _answer(found, film)
+    return told, sheet, gif, images, frames
 
 
 def compare(
@@ -99,33 +118,40 @@ def compare(
     count: int = 4,
     seed: int = 0,
     guidance: float = ASKED.guidance,
-    sampler_1: str | None = RIVALS[0][0],
+    sampler_1: str = RIVALS[0][0],
     steps_1: int = RIVALS[0][1],
-    sampler_2: str | None = RIVALS[1][0],
+    sampler_2: str = RIVALS[1][0],
     steps_2: int = RIVALS[1][1],
-    sampler_3: str | None = RIVALS[2][0],
+    sampler_3: str = RIVALS[2][0],
     steps_3: int = RIVALS[2][1],
-    sampler_4: str | None = RIVALS[3][0],
+    sampler_4: str = RIVALS[3][0],
     steps_4: int = RIVALS[3][1],
-) -> Iterator[Film]:
-    """Runs two to four samplers from the same noise, side by side, and measures their errors.
-
-    The error is the distance from the result of 1000 steps.
+    measure: bool = False,
+    film: bool = False,
+) -> Answer:
+    """Runs two to four samplers from the same noise.
 
     Args:
-        label: what to show, "any" or a digit.
-        count: 1 or 4 images.
-        seed: 0 to 2**32 - 1, of the first image.
-        guidance: 0 to 20.
-        sampler_1: dpm++2m, dpm++3m, sde-dpm++2m, unipc2, unipc3, ipndm, plms, heun, euler, euler-a,
-            ddim, ddpm or ddpm-large.
-        steps_1: 1 to 1000.
-        sampler_2: the second one, from the same list.
-        steps_2: 1 to 1000.
-        sampler_3: a third one; "none" leaves it out.
-        steps_3: 1 to 1000.
-        sampler_4: a fourth one; "none" leaves it out.
-        steps_4: 1 to 1000.
+        label: what to show; any: each seed chooses, none: the network gets no label.
+        count: how many images, 1 or 4.
+        seed: of the first image; each next image has the next seed.
+        guidance: how strongly to follow the label; above 0 it doubles the evaluations.
+        sampler_1: the first one.
+        steps_1: of the first one.
+        sampler_2: the second one.
+        steps_2: of the second one.
+        sampler_3: a third one; none leaves it out.
+        steps_3: of the third one.
+        sampler_4: a fourth one; none leaves it out.
+        steps_4: of the fourth one.
+        measure: whether to measure how far each ends from the result of 1000 steps; takes longer.
+        film: whether to return every frame too.
+
+    Returns:
+        the evaluations of each sampler, and its distance if measured
+        the results side by side as a PNG
+        the way from noise as a GIF
+        every frame, or null
     """
     weights, names = _model()
     ways = [(sampler_1, steps_1), (sampler_2, steps_2), (sampler_3, steps_3), (sampler_4, steps_4)]
@@ -133,40 +159,62 @@ def compare(
         rivals = requests.rivals(
             names, ways, label=label, count=count, seed=seed, guidance=guidance
         )
-    yield from _films(Compare(rivals), weights)
+    return _answer(_last(Compare(rivals, measured=measure is True), weights), film)
 
 
 def ladder(
-    label: str = ANY, count: int = 1, seed: int = 0, sampler: str = ASKED.sampler
-) -> Iterator[Film]:
+    label: str = ANY,
+    count: int = 1,
+    seed: int = 0,
+    sampler: str = ASKED.sampler,
+    measure: bool = False,
+    film: bool = False,
+) -> Answer:
     """Samples the same seed in 1, 2, 5, 10, 20, 50 and 100 steps: what more steps improve.
 
     Args:
-        label: what to show, "any" or a digit.
-        count: 1 or 4 images.
-        seed: 0 to 2**32 - 1, of the first image.
-        sampler: dpm++2m, dpm++3m, sde-dpm++2m, unipc2, unipc3, ipndm, plms, heun, euler, euler-a,
-            ddim, ddpm or ddpm-large.
+        label: what to show; any: each seed chooses, none: the network gets no label.
+        count: how many images, 1 or 4.
+        seed: of the first image; each next image has the next seed.
+        sampler: the rule for each step.
+        measure: whether to measure how far each ends from the result of 1000 steps; takes longer.
+        film: whether to return every frame too.
+
+    Returns:
+        the evaluations of each number of steps, and its distance if measured
+        the results side by side as a PNG
+        the way from noise as a GIF
+        every frame, or null
     """
     weights, names = _model()
     with _refusing():
         settings = requests.ladder(names, label=label, count=count, seed=seed, sampler=sampler)
-    yield from _films(Ladder(settings), weights)
+    return _answer(_last(Ladder(settings, measured=measure is True), weights), film)
 
 
-def forward(picture: str = "5", seed: int = 0) -> Iterator[Film]:
-    """Adds noise to a picture, and shows what the network predicts from it at each moment.
+def forward(picture: str = "5", seed: int = 0, film: bool = False) -> Answer:
+    """Adds noise to a picture, and shows what the network predicts from it.
 
     Args:
-        picture: "0" to "9" for a digit that comes with the app, or any small PNG as base64 (a data
-            URI too).
-        seed: 0 to 2**32 - 1, of the noise.
+        picture: 0 to 9 for a digit that comes with the app, or a small PNG as base64.
+        seed: of the noise.
+        film: whether to return every frame too.
+
+    Returns:
+        the times and signal-to-noise ratios of nine moments
+        these as a PNG, above with noise and below as predicted
+        more of them as a GIF
+        every frame, or null
     """
     weights, names = _model()
     with _refusing():
         png = requests.picture(picture)
         [seed] = Request(count=1, seed=seed).settings(names).seeds
-    yield from _films(Forward(png, seed), weights)
+    found = _last(Forward(png, seed), weights)
+    told: dict[str, Any] = {"seed": seed, "moments": answers.moments(found)}
+    sheet, gif = answers.forward(found), answers.animation(found, "both")
+    name = f"noise-{seed}"
+    return told, _file(sheet, f"{name}.png"), _file(gif, f"{name}.gif"), found if film else None
 
 
 def denoise(
@@ -176,36 +224,125 @@ def denoise(
     label: str = NONE,
     sampler: str = ASKED.sampler,
     steps: int = 50,
-) -> Iterator[Film]:
+    film: bool = False,
+) -> Answer:
     """Adds noise to a picture up to a time, and lets the model remove the noise from there.
 
     Args:
-        picture: "0" to "9" for a digit that comes with the app, or any small PNG as base64 (a data
-            URI too).
-        t: 1 (hardly any noise) to 1000 (only noise).
-        seed: 0 to 2**32 - 1, of the noise.
-        label: the model's label: "none" (it gets none) or a digit.
-        sampler: dpm++2m, dpm++3m, sde-dpm++2m, unipc2, unipc3, ipndm, plms, heun, euler, euler-a,
-            ddim, ddpm or ddpm-large.
-        steps: 1 to 1000, of the whole way; only those below t are taken.
+        picture: 0 to 9 for a digit that comes with the app, or a small PNG as base64.
+        t: from 1, hardly any noise, to 1000, only noise.
+        seed: of the noise.
+        label: what it is; any: the seed chooses, none: the network gets no label.
+        sampler: the rule for each step.
+        steps: of the whole way; only those below t are taken.
+        film: whether to return every frame too.
+
+    Returns:
+        the evaluations
+        the result as a PNG
+        the way there as a GIF
+        every frame, or null
     """
+    return _answer(_last(*_denoising(picture, t, seed, label, sampler, steps)), film)
+
+
+PUBLIC = (generate, compare, ladder, forward, denoise)
+
+
+def _serve(page: gr.Blocks) -> None:
+    """Makes PUBLIC endpoints, without a place in Gradio's queue: `turns` says who computes."""
+    for task in PUBLIC:
+        api(task, api_name=task.__name__, queue=False, **AT_ONCE)
+    for endpoint in page.fns.values():
+        if endpoint.fn in PUBLIC:
+            valid = requests.schema(few=endpoint.fn in (compare, ladder))
+            for name, widget in zip(
+                signature(endpoint.fn).parameters, endpoint.inputs, strict=True
+            ):
+                told = vars(widget)["_api_info"]
+                told.update(valid.get(name, valid.get(name[:-2], {})))  # steps_1: steps
+
+
+def _last(task: Task, weights: Weights) -> Film:
+    """The complete film of a task."""
+    *_, film = _films(task, weights)
+    return film
+
+
+def _answer(film: Film, whole: bool) -> Answer:
+    told, name = answers.told(film), f"digits-{film['walks'][0]['seeds'][0]}"
+    sheet = _file(answers.sheet(film), f"{name}.png")
+    return told, sheet, _file(answers.animation(film), f"{name}.gif"), film if whole else None
+
+
+def _file(content: bytes, name: str) -> FileData:
+    """A file for a client to fetch; Gradio deletes it within the hour (`delete_cache`)."""
+    path = save_bytes_to_cache(content, name, get_upload_folder())
+    return FileData(path=path, orig_name=name)
+
+
+# --- The films that the page plays, as they grow --------------------------------------------------
+
+
+def generate_film(
+    label: str,
+    count: int,
+    seed: int | None,
+    steps: int,
+    sampler: str,
+    time_grid: str,
+    eta: float,
+    guidance: float,
+) -> Iterator[tuple[Any, Any, Any]]:
+    """The film of `generate`, its first seed, and the film again: a stopped one can be saved."""
+    weights, names = _model()
+    with _refusing():
+        asked = Request(label, count, seed, steps, sampler, time_grid, eta, guidance)
+        settings = asked.settings(names, _said())
+    for film in _films(Generate(settings), weights):
+        waits = "before" in film
+        yield film, gr.skip() if waits else settings.seeds[0], gr.skip() if waits else film
+
+
+def compare_film(
+    label: str, count: int, seed: int, guidance: float, *samplers_and_steps: Any
+) -> Iterator[Film]:
+    """The film of `compare`, measured: a sampler and its steps, four times."""
+    weights, names = _model()
+    ways = list(zip(samplers_and_steps[::2], samplers_and_steps[1::2], strict=True))
+    with _refusing():
+        asked = {"label": label, "count": count, "seed": seed, "guidance": guidance}
+        rivals = requests.rivals(names, ways, _said(), **asked)
+    yield from _films(Compare(rivals), weights)
+
+
+def ladder_film(label: str, count: int, seed: int, sampler: str) -> Iterator[Film]:
+    """The film of `ladder`, measured."""
+    weights, names = _model()
+    with _refusing():
+        asked = {"label": label, "count": count, "seed": seed, "sampler": sampler}
+        settings = requests.ladder(names, _said(), **asked)
+    yield from _films(Ladder(settings), weights)
+
+
+def forward_film(picture: str, seed: int) -> Iterator[Film]:
+    """The film of `forward`."""
     weights, names = _model()
     with _refusing():
         png = requests.picture(picture)
-        asked = Request(label, 1, seed, steps, sampler)
-        t = requests.time(t, pipeline(weights).model.schedule.T)
-        task = Denoise(png, t, asked.settings(names))
-    yield from _films(task, weights)
+        [seed] = Request(count=1, seed=seed).settings(names).seeds
+    yield from _films(Forward(png, seed), weights)
+
+
+def denoise_film(
+    picture: str, t: float, seed: int, label: str, sampler: str, steps: int
+) -> Iterator[Film]:
+    """The film of `denoise`."""
+    yield from _films(*_denoising(picture, t, seed, label, sampler, steps, _said()))
 
 
 def save_gif(film: Film, view: str = "x") -> Iterator[str]:
-    """Saves the film that was generated last in this session as a GIF, as far as it came.
-
-    Before any was generated, it is the film that the page opens with.
-
-    Args:
-        view: "x" (the noisy images), "x0" (what the network predicts), or "both" side by side.
-    """
+    """The page's film as a GIF, as far as it came; view: "x", "x0", or "both" side by side."""
     with _refusing():
         content = player.as_gif(film["walks"][0], view)
     with tempfile.TemporaryDirectory() as folder:  # Gradio copies the file into its own cache
@@ -223,6 +360,29 @@ def _model() -> tuple[Weights, tuple[str, ...]]:
     return weights, pipeline(weights).class_names
 
 
+def _said() -> dict[str, str]:
+    """What the page calls the fields of a request that have other names there."""
+    label = "digit" if _draws_digits() else "class"
+    return {"label": label, "count": "images", "time_grid": "time grid"}
+
+
+def _denoising(
+    picture: str,
+    t: float,
+    seed: int,
+    label: str,
+    sampler: str,
+    steps: int,
+    said: Mapping[str, str] = requests.NOTHING,
+) -> tuple[Task, Weights]:
+    weights, names = _model()
+    with _refusing():
+        png = requests.picture(picture)
+        asked = Request(label, 1, seed, steps, sampler)
+        t = requests.time(t, pipeline(weights).model.schedule.T)
+        return Denoise(png, t, asked.settings(names, said)), weights
+
+
 def _run(task: Task, weights: Weights) -> Iterator[Film]:
     """Runs a task. Only plain values go in and out: it may be another process."""
     with _refusing():
@@ -234,46 +394,94 @@ _computed: Callable[[Task, Weights], Iterator[Film]] = spaces.GPU(_run) if space
 
 
 def _films(task: Task, weights: Weights) -> Iterator[Film]:
-    """The films of a task, in turns with those of all other requests."""
+    """The films of a task, in turns with those of all other requests.
+
+    While it waits: films without walks that say how many are `before` it.
+    """
     with _refusing():
-        yield from turns.share(_computed(task, weights), task.work, _listener())
+        films = _computed(task, weights)
+        for film in turns.share(films, task.work, _listener(), _who()):
+            yield {"id": "", "walks": [], "before": film} if isinstance(film, int) else film
+
+
+def _who() -> list[str]:
+    """The address and the session of the present request, as far as they are known."""
+    request = LocalContext.request.get(None)
+    if request is None:  # called from Python
+        return []
+    address = request.client.host if request.client else ""
+    if os.environ.get("SPACE_ID"):  # there a proxy asks for all
+        address = request.headers.get("x-forwarded-for", address).split(",")[0].strip()
+    session = getattr(request, "session_hash", None)
+    return [address, session] if session else [address]
 
 
 def _listener() -> Callable[[], bool]:
     """Whether the client still fetches what the present request yields.
 
-    Gradio keeps results until they are fetched, and would compute to the end: a client that has
-    gone would keep the network busy. It has gone if the same message is the oldest for UNHEARD
-    seconds.
+    Gradio would compute to the end: a client that has gone would keep the network busy.
     """
     request, blocks = LocalContext.request.get(None), LocalContext.blocks.get(None)
     if request is None or blocks is None:  # called from Python
         return lambda: True
-    queue = blocks._queue
+    event = LocalContext.event_id.get(None)
+    if event is None:  # not from the queue: the client holds the line until it has the answer
+        asked = getattr(request, "request", request)
+        return lambda: not from_thread.run(asked.is_disconnected)
+    _forget(blocks._queue)
+    return _fetched(blocks._queue, str(request.session_hash), event)
 
-    def messages() -> Any:
-        found = queue.pending_messages_per_session.get(request.session_hash)
-        return found._queue if found else ()
 
-    def first() -> Any:
-        return next(iter(messages()), None)
+def _fetched(queue: Any, session: str, event_id: str) -> Callable[[], bool]:
+    """Whether a client still fetches its messages from Gradio's queue.
 
-    oldest, since = first(), time.monotonic()
-    event = queue.event_ids_to_events.get(LocalContext.event_id.get(None) or "")
+    It has gone if the same message is the oldest for UNHEARD seconds.
+    """
+    oldest, since = _oldest(queue, session), time.monotonic()
+    event = queue.event_ids_to_events.get(event_id)
     if event and oldest and oldest.event_id == event._id:  # not even that it waits was heard
         since = event.enqueue_time
 
     def listens() -> bool:
         nonlocal oldest, since
-        now, seen = time.monotonic(), first()
+        now, seen = time.monotonic(), _oldest(queue, session)
         if seen is None or seen is not oldest:
             oldest, since = seen, now
         elif now - since >= UNHEARD:
-            messages().clear()  # or they would stay; why it was given up will be the only one
+            # Or they would stay; why it was given up will be the only one.
+            queue.pending_messages_per_session[session]._queue.clear()
             return False
         return True
 
     return listens
+
+
+def _oldest(queue: Any, session: str) -> Any:
+    messages = queue.pending_messages_per_session.get(session)
+    return next(iter(messages._queue), None) if messages else None
+
+
+_waiting: dict[str, tuple[Any, float]] = {}  # the oldest message of each session, since when it is
+
+
+def _forget(queue: Any) -> None:
+    """Drops finished results that nobody fetched for UNHEARD seconds: Gradio would keep them."""
+    now, before = time.monotonic(), dict(_waiting)
+    _waiting.clear()
+    for session in list(queue.pending_messages_per_session):
+        oldest = _oldest(queue, session)
+        if oldest is None or getattr(oldest, "success", None) is False:
+            continue
+        seen, since = before.get(session, (None, now))
+        _waiting[session] = oldest, since if seen is oldest else now
+        events = queue.pending_event_ids_session.get(session, set())
+        running = any(event in queue.event_ids_to_events for event in events)
+        if not running and now - _waiting[session][1] >= UNHEARD:
+            messages = queue.pending_messages_per_session[session]
+            messages._queue.clear()
+            for event in list(events):
+                failed = ProcessCompletedMessage(output={"error": GONE}, success=False)
+                messages._queue.append(failed.model_copy(update={"event_id": event}))
 
 
 @contextmanager
@@ -288,35 +496,38 @@ def _refusing() -> Iterator[None]:
 def restore(query: str) -> tuple[Any, ...]:
     """The settings of a link (or of the last visit) for the widgets, and whether to run them.
 
-    Each setting is checked.
+    Each setting is checked; the usual one stands in for what cannot be, and a warning names it.
     """
     pairs = parse_qsl(query.removeprefix("?")[:1000])
     asked = {key: value for key, value in pairs if key in IN_LINK}
     usual = replace(ASKED, seed=0)
     if not asked:  # what the visitor has typed meanwhile stays
         return *[gr.skip()] * len(asdict(usual)), False
-    try:
-        found, good = _from_link(usual, asked), True
-    except ValueError as error:
-        gr.Warning(f"This link cannot be followed: {error}. The usual settings are set instead.")
-        found, good = usual, False
-    return *asdict(found).values(), good and query.startswith("?")
+    found, wrong = _from_link(usual, asked)
+    if wrong:
+        gr.Warning(f"The link asks for what cannot be, and is followed without it: {wrong}.")
+    return *asdict(found).values(), query.startswith("?")
 
 
-def _from_link(usual: Request, asked: dict[str, str]) -> Request:
-    """The request of a link, if the form can show it. Raises ValueError that says why not."""
-    found = usual
-    for key, text in asked.items():
-        name, read = IN_LINK[key]
+def _from_link(usual: Request, asked: dict[str, str]) -> tuple[Request, str]:
+    """The request of a link, as far as the form can show it, and why not further ("" if it can)."""
+    names = _model()[1]
+    said, wrong = {**_said(), "time_grid": "grid"}, []
+    for key, (name, read) in IN_LINK.items():
+        if key not in asked:
+            continue
         try:
-            found = replace(found, **{name: read(text)})
-        except ValueError:
-            raise ValueError(f"{key} must be a number") from None
-    if found.count not in requests.COUNTS or found.label == NONE:
-        counts = ", ".join(map(str, requests.COUNTS))
-        raise ValueError(f"images must be one of {counts}, the digit one of the page's")
-    found.settings(_model()[1])
-    return found
+            try:
+                changed = replace(usual, **{name: read(asked[key])})
+            except ValueError:
+                raise ValueError(f"{key} must be a number") from None
+            requests.one_of(said["count"], changed.count, requests.COUNTS)
+            requests.one_of(said["label"], changed.label, (ANY, *names))
+            changed.settings(names, said)
+            usual = changed
+        except ValueError as error:
+            wrong.append(str(error) if str(error).startswith(key) else f"{key}: {error}")
+    return usual, "; ".join(wrong)
 
 
 def _picked(event: gr.EventData) -> Any:
@@ -426,11 +637,15 @@ PAD = """
     customElements.whenDefined("ddpm-pad").then(() => pad.offer(props.digits, 5));
 """
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# All may start at once: `turns` decides who computes, and refuses what is too much. Each holds one
+# of Gradio's threads meanwhile.
+AT_ONCE: dict[str, Any] = {"concurrency_limit": None, "concurrency_id": "network"}
+THREADS = MOST + 36
 # `preprocess`: bad input is refused by ddpm.demo with one line, not by Gradio with a traceback in
 # the log.
 WORK: dict[str, Any] = {
-    "concurrency_limit": 16,  # they take turns; each holds one of Gradio's 40 threads meanwhile
-    "concurrency_id": "network",
+    **AT_ONCE,
+    "api_visibility": "undocumented",
     "show_progress": "hidden",
     "preprocess": False,
 }
@@ -468,9 +683,10 @@ def build() -> gr.Blocks:
         shown = Shown(
             notice, again, line, command, python, label, label_of_compare, label_of_ladder, hint
         )
+        _serve(page)
         page.load(_weights_in_use, None, list(shown), queue=False, **QUIET)
         again.click(try_again, None, list(shown), api_visibility="private", show_progress_on=notice)
-    page.queue(max_size=64, api_open=False)
+    page.queue(max_size=MOST, api_open=False)
     # Not in a class of our own: Gradio would write a stub file beside this one.
     page.preprocess_data = _in_words(page.preprocess_data)  # type: ignore[method-assign]
     return page
@@ -621,7 +837,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
         with gr.Column(scale=2, min_width=280):
             form = _form()
     settings = list(form)
-    run = _wire(go, stop, generate, settings, film, form.seed, last)
+    run = _wire(go, stop, generate_film, settings, film, form.seed, last)
     remember = "(...values) => page.remember(values)"
     run.success(None, settings, None, js=remember, queue=False, **QUIET)
     film.pick(_picked, None, form.seed, queue=False, **QUIET)
@@ -651,8 +867,8 @@ def _wire_saving(save: gr.Button, last: gr.State) -> None:
         file,
         js='(last) => [last, page.player("film").view]',
         api_name="save_gif",
-        show_progress="hidden",
         preprocess=False,
+        **QUIET,
     )
     made.success(None, file, None, js="(file) => page.download(file)", queue=False, **QUIET)
 
@@ -675,7 +891,7 @@ def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
                 names = [*([NONE] if k > 2 else []), *SAMPLERS]
                 rivals.append(gr.Dropdown(names, value=name, label=f"Sampler {k}"))
                 rivals.append(_steps(steps, f"Steps {k}"))
-    _wire(go, stop, compare, [label, count, seed, guidance, *rivals], film)
+    _wire(go, stop, compare_film, [label, count, seed, guidance, *rivals], film)
     _open_with(tab, film, go)
     return label
 
@@ -690,7 +906,7 @@ def _ladder_tab(tab: gr.Tab) -> gr.Dropdown:
     film = _film("steps-film")
     with gr.Row():
         label, count, seed, sampler = _label(), _few(requests.FEW[0]), _seed(), _sampler()
-    _wire(go, stop, ladder, [label, count, seed, sampler], film)
+    _wire(go, stop, ladder_film, [label, count, seed, sampler], film)
     _open_with(tab, film, go)
     return label
 
@@ -719,13 +935,13 @@ def _noise_tab() -> gr.Dropdown:
         with gr.Column(scale=3, min_width=280):
             back = _film("back-film")
     latest: dict[str, Any] = {"trigger_mode": "always_last"} | WORK
-    pad.ink(forward, [pad, seed], film, api_name="forward", **latest)
+    pad.ink(forward_film, [pad, seed], film, api_name="forward_film", **latest)
     for event in (seed.submit, seed.input):
-        event(forward, [pad, seed], film, api_visibility="private", **latest)
+        event(forward_film, [pad, seed], film, **latest)
     t = gr.Number(500, visible=False)
     held = 'Math.max(1, page.player("noise-film").time)'
     js = f"(...asked) => {{ asked[1] = {held}; return asked; }}"
-    _wire(go, stop, denoise, [pad, t, seed, hint, sampler, steps], back, js=js)
+    _wire(go, stop, denoise_film, [pad, t, seed, hint, sampler, steps], back, js=js)
     return hint
 
 
@@ -804,6 +1020,7 @@ def launch_settings() -> dict[str, Any]:
         "show_error": False,
         "enable_monitoring": False,
         "max_file_size": "1mb",
+        "max_threads": THREADS,
         "ssr_mode": False,
         "state_session_capacity": 200,
         "run_history": False,

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 GIF_WIDTH = 472  # at least: what is narrower looks lost where people share it
-# A GIF shows the result, the way to it, and the result again: 2 to 4 seconds. A frame of the way is
-# shown for FRAME_MS, or less if the way would take longer than WAY_MS.
+# A GIF shows the result, the way to it, and the result again: 2 to 4 seconds. Each frame of the way
+# takes FRAME_MS, or less if all of them would take longer than WAY_MS.
 FIRST_MS, FRAME_MS, WAY_MS, LAST_MS = 400, 80, 2000, 1600
 GAP = 2  # pixels between images, before enlarging
 _COLORS = {"L": 16, "RGB": 128}  # in moving frames: noise in all 256 makes larger files for nothing
@@ -90,12 +90,7 @@ def gif(pictures: Sequence[Image.Image]) -> bytes:
     ]
     file = io.BytesIO()
     first.save(
-        file,
-        "GIF",
-        save_all=True,
-        append_images=others,
-        loop=0,
-        duration=durations(len(pictures)),
+        file, "GIF", save_all=True, append_images=others, loop=0, duration=durations(len(pictures))
     )
     return file.getvalue()
 

@@ -21,7 +21,7 @@ ALLOWED = {
     "images": {"files", "frames", "pixels", "player"},
     "hub": {"schedule", "unet"},
     "pipeline": {"diffusion", "engine", "frames", "hub", "images", "samplers", "settings", "unet"},
-    "demo": {"frames", "hub", "pipeline", "pixels", "player", "samplers", "schedule", "settings"},
+    "demo": {"files", "frames", "hub", "pipeline", "pixels", "player", "samplers", "schedule", "settings"},
     "browser": {"files", "hub", "pipeline", "pixels", "player", "samplers", "schedule", "settings"},
     "__main__": {"engine", "images", "pipeline", "samplers", "schedule", "settings"},
     "__init__": {"diffusion", "frames", "images", "pipeline", "samplers", "schedule", "settings", "unet"},

@@ -6,7 +6,7 @@ Every refusal is a ValueError of one line that names what is valid.
 import base64
 import io
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ MAX_RIVALS, FEW = 4, (1, 4)  # walks side by side, and how many images each may 
 MAX_PNG, MAX_SIDE = 100_000, 512  # of a picture from outside: characters, pixels
 # Ten of MNIST's test images, 0 to 9, in a row.
 DIGITS = Path(__file__).parents[1] / "player" / "digits.png"
+NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,27 @@ class Request:
     eta: float = 0.0
     guidance: float = Settings.guidance
 
-    def settings(self, names: Sequence[str]) -> Settings:
-        """The same as Settings. names: of the classes that the model knows.
+    def settings(self, names: Sequence[str], said: Mapping[str, str] = NOTHING) -> Settings:
+        """The same as Settings.
+
+        names: of the classes that the model knows. said: what the asker calls a field, where it is
+        not its name here.
 
         Raises ValueError that names what is valid.
         """
-        count, sampler = self.count, self.sampler
-        _whole("count", count, 1, COUNTS[-1])
+        count, sampler, label = self.count, self.sampler, said.get("label", "label")
+        _whole(said.get("count", "count"), count, 1, COUNTS[-1])
         _whole("steps", self.steps, 1, MAX_STEPS)
         most = MAX_SEED + 1 - count
         seed = secrets.randbelow(most + 1) if self.seed is None else self.seed
         _whole(f"seed (for {count} images)" if count > 1 else "seed", seed, 0, most)
-        one_of("label", self.label, (ANY, NONE, *names))
+        one_of(label, self.label, (ANY, NONE, *names))
         one_of("sampler", sampler, list(SAMPLERS))
-        one_of("time_grid", self.time_grid, (BEST, *GRIDS))
+        one_of(said.get("time_grid", "time_grid"), self.time_grid, (BEST, *GRIDS))
         SAMPLERS["ddim"].settings["eta"].check("eta", self.eta)
         GUIDANCE.check("guidance", self.guidance)
         if self.guidance and self.label == NONE:
-            raise ValueError("guidance needs a label: ask for any, or for one of them")
+            raise ValueError(f"guidance needs a {label}: ask for any, or for one of them")
         settings = Settings(
             range(seed, seed + count),
             labels=_label(names, self.label),
@@ -78,24 +82,45 @@ class Request:
         return settings
 
 
+def schema(few: bool) -> dict[str, dict[str, Any]]:
+    """What is valid for the fields of a request, each as a part of a JSON Schema.
+
+    few: of those that are compared. (Labels depend on the weights, which may still arrive.)
+    """
+    return {
+        "count": {"enum": list(FEW)} if few else {"minimum": 1, "maximum": COUNTS[-1]},
+        "seed": {"minimum": 0, "maximum": MAX_SEED},
+        "steps": {"minimum": 1, "maximum": MAX_STEPS},
+        "sampler": {"enum": list(SAMPLERS)},
+        "sampler_3": {"enum": [*SAMPLERS, NONE]},
+        "sampler_4": {"enum": [*SAMPLERS, NONE]},
+        "time_grid": {"enum": [BEST, *GRIDS]},
+        "eta": {"minimum": 0, "maximum": 1},
+        "guidance": {"minimum": GUIDANCE.low, "maximum": GUIDANCE.high},
+    }
+
+
 def random_seed() -> int:
     """A random seed that leaves room for as many images as can be asked for."""
     return secrets.randbelow(MAX_SEED + 2 - COUNTS[-1])
 
 
 def rivals(
-    names: Sequence[str], ways: Sequence[tuple[str | None, int]], **asked: Any
+    names: Sequence[str],
+    ways: Sequence[tuple[str | None, int]],
+    said: Mapping[str, str] = NOTHING,
+    **asked: Any,
 ) -> list[Settings]:
     """Settings for two to four walks from the same noise.
 
-    ways: (sampler, steps) of each; "none" or None leaves one out. asked: label, count, seed and
-    guidance of `Request`, the same for all.
+    ways: (sampler, steps) of each; "none" or None leaves one out. said: as in `Request.settings`.
+    asked: label, count, seed and guidance of `Request`, the same for all.
     """
-    one_of("count", asked["count"], FEW)
+    one_of(said.get("count", "count"), asked["count"], FEW)
     if asked["seed"] is None:
         asked["seed"] = random_seed()  # one for all
     found = [
-        Request(sampler=sampler, steps=steps, **asked).settings(names)
+        Request(sampler=sampler, steps=steps, **asked).settings(names, said)
         for sampler, steps in ways
         if sampler is not None and sampler != NONE
     ]
@@ -105,10 +130,13 @@ def rivals(
     return found
 
 
-def ladder(names: Sequence[str], **asked: Any) -> Settings:
-    """Settings of the longest walk of LADDER. asked: label, count, seed, sampler of `Request`."""
-    one_of("count", asked["count"], FEW)
-    return Request(steps=LADDER[-1], **asked).settings(names)
+def ladder(names: Sequence[str], said: Mapping[str, str] = NOTHING, **asked: Any) -> Settings:
+    """Settings of the longest walk of LADDER.
+
+    said: as in `Request.settings`. asked: label, count, seed, sampler of `Request`.
+    """
+    one_of(said.get("count", "count"), asked["count"], FEW)
+    return Request(steps=LADDER[-1], **asked).settings(names, said)
 
 
 def picture(asked: str) -> bytes:

@@ -9,14 +9,17 @@ import io
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Protocol
 
 from PIL import Image
+from safetensors import safe_open
 from torch import Tensor
 
 from ..frames import Frame, pick_frames
+from ..hub import BUILT_IN
 from ..pipeline import Pipeline
 from ..pixels import from_picture
 from ..player import Walk, film
@@ -24,6 +27,9 @@ from ..settings import Settings, Start
 from .requests import LADDER
 
 REFERENCE = "dpm++2m", 1000  # the sampler and steps that walks are compared with
+# Its results for the first seeds, with which the page opens, come with built-in weights: on two
+# cores each takes seconds.
+REFERENCES, SHIPPED = "references.safetensors", 4
 FORWARD_MOMENTS = 40
 SHOW_EVERY = 0.05  # seconds: a film is shown (and can be stopped) about this often
 
@@ -61,15 +67,17 @@ class Generate:
 class Compare:
     """The same noise through several samplers, in step.
 
-    Then the distance of each result from that of a walk of a thousand steps.
+    measured: then the distance of each result from that of a walk of a thousand steps.
     """
 
     rivals: Sequence[Settings]
+    measured: bool = True
 
     @property
     def work(self) -> int:
         """As in `Task`; the walk of a thousand steps too."""
-        return sum(each.work for each in self.rivals) + reference(self.rivals[0]).work
+        more = reference(self.rivals[0]).work if self.measured else 0
+        return sum(each.work for each in self.rivals) + more
 
     def films(self, pipeline: Pipeline) -> Iterator[Film]:
         """As in `Task`."""
@@ -77,20 +85,22 @@ class Compare:
             _Running(pipeline, each, title=f"{each.sampler} · {_steps(each.steps)}")
             for each in self.rivals
         ]
-        yield from _shown(running, then=lambda: _distances(pipeline, running))
+        yield from _shown(running, _distances(pipeline, running) if self.measured else ())
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """The same noise in 1, 2, 5, … steps: what more steps improve."""
+    """The same noise in 1, 2, 5, … steps: what more steps improve. measured: as in `Compare`."""
 
     settings: Settings
+    measured: bool = True
 
     @property
     def work(self) -> int:
         """As in `Task`; the walk of a thousand steps too."""
         walks = [replace(self.settings, steps=steps) for steps in LADDER]
-        return sum(each.work for each in (*walks, reference(self.settings)))
+        more = reference(self.settings).work if self.measured else 0
+        return sum(each.work for each in walks) + more
 
     def films(self, pipeline: Pipeline) -> Iterator[Film]:
         """As in `Task`."""
@@ -99,7 +109,7 @@ class Ladder:
             for steps in LADDER
             if steps <= pipeline.model.schedule.T
         ]
-        yield from _shown(running, then=lambda: _distances(pipeline, running))
+        yield from _shown(running, _distances(pipeline, running) if self.measured else ())
 
 
 @dataclass(frozen=True)
@@ -176,9 +186,7 @@ class _Running:
         self.walk.data["note"] = f"{self.seconds:.2f} s\n{note}"
 
 
-def _shown(
-    running: Sequence[_Running], then: Callable[[], Iterator[None]] | None = None
-) -> Iterator[Film]:
+def _shown(running: Sequence[_Running], then: Iterable[None] = ()) -> Iterator[Film]:
     """Walks side by side: the one that is furthest behind takes the next step.
 
     then: what is still to be computed when all have arrived.
@@ -189,8 +197,7 @@ def _shown(
         while behind := [each for each in running if each.taken < each.total]:
             min(behind, key=lambda each: each.share).step()
             yield
-        if then:
-            yield from then()
+        yield from then
 
     for _ in steps():
         if time.monotonic() - shown > SHOW_EVERY and all(each.taken for each in running):
@@ -215,6 +222,9 @@ class _References:
 
     def find(self, pipeline: Pipeline, settings: Settings) -> Iterator[float | Tensor]:
         """Yields the share of the way that is done, again and again, and at last the images."""
+        if (found := shipped(pipeline, settings)) is not None:
+            yield found
+            return
         if (pipeline, settings) not in self._kept:
             for k, frame in enumerate(pipeline.stream(settings)):  # noqa: B007 - the last counts
                 yield k / settings.steps
@@ -231,6 +241,27 @@ def reference(settings: Settings) -> Settings:
     """The walk with which one from the same noise is compared."""
     sampler, steps = REFERENCE
     return replace(settings, sampler=sampler, steps=steps, grid=None, eta=None)
+
+
+@cache
+def _shipped() -> dict[str, Tensor]:
+    """What comes with built-in weights, by their sha256."""
+    found = {}
+    for path in BUILT_IN.glob(f"*/{REFERENCES}"):
+        with safe_open(path, "pt") as file:
+            found[file.metadata()["weights_sha256"]] = file.get_tensor("x")
+    return found
+
+
+def shipped(pipeline: Pipeline, settings: Settings) -> Tensor | None:
+    """The result of that walk of REFERENCE steps, if it comes with the weights.
+
+    `python -m ddpm.demo NAME` writes it.
+    """
+    found, seeds = _shipped().get(str(pipeline.config.get("sha256"))), range(len(settings.seeds))
+    if found is None or len(seeds) > SHIPPED or settings != reference(Settings(seeds)):
+        return None
+    return found[: len(seeds)].to(pipeline.device)
 
 
 def _distances(pipeline: Pipeline, running: Sequence[_Running]) -> Iterator[None]:

@@ -115,22 +115,30 @@ def as_gif(walk: dict[str, Any], view: str = "x") -> bytes:
     view: the noisy images ("x"), the predictions ("x0"), or "both" side by side. Raises ValueError
     for any other view.
     """
+    return gif(pictures([walk], view))
+
+
+def pictures(walks: Sequence[dict[str, Any]], view: str = "x") -> list[Image.Image]:
+    """The pictures of a film, from its first moment to its last: walks side by side and in step.
+
+    view: as in `as_gif`.
+    """
     if view not in VIEWS:
         raise ValueError(f"view must be one of {', '.join(VIEWS)}")
-    return gif(
-        [
-            _beside(
-                [
-                    _picture(frame[name], walk["mode"])
-                    for name in (("x", "x0") if view == "both" else (view,))
-                ]
-            )
-            for frame in walk["frames"]
+    views = ("x", "x0") if view == "both" else (view,)
+    moments = max(len(walk["frames"]) for walk in walks)
+    shown = []
+    for k in range(moments):
+        share = k / max(1, moments - 1)
+        frames = [
+            (walk, walk["frames"][round(share * (len(walk["frames"]) - 1))]) for walk in walks
         ]
-    )
+        row = [picture(frame[view], walk["mode"]) for walk, frame in frames for view in views]
+        shown.append(beside(row))
+    return shown
 
 
-def _beside(pictures: list[Image.Image]) -> Image.Image:
+def beside(pictures: Sequence[Image.Image]) -> Image.Image:
     """Pictures of one size, left to right."""
     (width, height), between = pictures[0].size, 3 * GAP
     row = Image.new(pictures[0].mode, (len(pictures) * (width + between) - between, height))
@@ -143,5 +151,6 @@ def _uri(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
 
 
-def _picture(uri: str, mode: str) -> Image.Image:
+def picture(uri: str, mode: str) -> Image.Image:
+    """The picture in a data URI."""
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert(mode)

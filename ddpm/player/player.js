@@ -29,6 +29,7 @@
     figcaption b { font-weight: 600; display: block; }
     figcaption span, .says { color: var(--soft); font-size: 13px; white-space: pre-line; }
     .says { text-align: center; min-height: 1.45em; margin: 10px 0 0; font-variant-numeric: tabular-nums; }
+    .waits { text-align: center; margin: 0; font-weight: 600; }
     .film { position: relative; height: 44px; margin: 10px auto 0; max-width: 30rem; }
     .film canvas { position: absolute; inset: 6px 0; width: 100%; height: 32px; border-radius: 4px; background: #000; }
     input[type=range] { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; background: none;
@@ -62,6 +63,7 @@
   `;
   const BODY = `
     <div class="stage"></div>
+    <p class="waits" role="status"></p>
     <p class="says" part="says"></p>
     <div class="film"><canvas aria-hidden="true"></canvas>
       <input type="range" min="0" max="1" step="1" value="0" aria-label="Moment: from noise to clean"></div>
@@ -142,6 +144,8 @@
 
     /* A new film, or more of the one that is on: told apart by its id. */
     show(film) {
+      this.$(".waits").textContent = film?.before ? `Waiting: ${film.before} before you.` : "";
+      if (film?.before) this.toggleAttribute("on", true);
       if (!film?.walks?.length || film.id === this.halted) return;
       const fresh = film.id !== this.id;
       film.walks.forEach((walk, k) => {  // frames that are known stay the same objects, and so their pictures
@@ -193,6 +197,7 @@
     /* No more frames will come: what is there is all there is. */
     halt() {
       this.halted = this.id;  // a frame may be on its way yet
+      this.$(".waits").textContent = "";
       for (const walk of this.walks) walk.total = walk.frames.length;
       this.at = Math.min(this.at, this.last);
       this.#paint();
