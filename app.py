@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ except ImportError:
     spaces = None
 
 import gradio as gr
-from anyio import from_thread
+from anyio import from_thread, to_thread
 from fastapi.responses import JSONResponse
 from gradio import FileData
 from gradio.context import LocalContext
@@ -31,9 +32,11 @@ from gradio.route_utils import FnIndexInferError
 from gradio.server_messages import ProcessCompletedMessage
 from gradio.utils import get_upload_folder
 from huggingface_hub import constants
+from starlette.middleware import Middleware
 
 from ddpm import GRIDS, SAMPLERS, player
 from ddpm.demo import about, answers, requests
+from ddpm.demo.http import Front
 from ddpm.demo.requests import BEST, Request
 from ddpm.demo.serving import DEFAULT, Serving, Weights, on_fastest_device, pipeline
 from ddpm.demo.tasks import Compare, Denoise, Film, Forward, Generate, Ladder, Task
@@ -46,6 +49,9 @@ PATIENCE, AGAIN = 0.5, 30  # seconds to wait for weights from the Hub: at the st
 # Seconds after which a request is given up if its client has gone. With 5, some of 50 visitors at
 # once on busy cores were taken for gone: they fetch, but slowly.
 UNHEARD = 20
+CARD = (
+    "Watch a small neural network turn random noise into images, step by step, and draw your own."
+)
 GONE = "nobody fetched the result in time: it is not kept"
 PLAYER_FILES, PAGE_FILES = Path(player.__file__).parent, Path(requests.__file__).parent
 ASKED = Request()  # what the form starts with, but for the seed
@@ -607,6 +613,24 @@ def _source(weights: Weights) -> tuple[str, str]:
     return line, command
 
 
+def _title() -> str:
+    return f"From noise to {'digits' if _draws_digits() else 'images'}"
+
+
+@lru_cache(2)
+def _example(weights: Weights) -> Film:
+    """The film that the page opens with."""
+    model = pipeline(weights)
+    steps = min(ASKED.steps, model.model.schedule.T)
+    *_, film = Generate(Request(seed=0, steps=steps).settings(model.class_names)).films(model)
+    return film
+
+
+async def _card() -> bytes:
+    """The picture of the card of a link."""
+    return answers.card(await to_thread.run_sync(_example, serving.weights))
+
+
 def try_again() -> Shown:
     """Asks the Hub once more for the weights that the app was told to use."""
     serving.load(AGAIN)
@@ -659,8 +683,8 @@ def build() -> gr.Blocks:
     if not serving.arrived:
         why = serving.problem or "still loading"
         print(f"{serving.source}: {why}. The built-in weights draw instead.", flush=True)
-    title, what = ("digits", "handwritten digits") if _draws_digits() else ("images", "images")
-    name = f"From noise to {title}"
+    what = "handwritten digits" if _draws_digits() else "images"
+    name = _title()
     page = gr.Blocks(title=name, analytics_enabled=False, delete_cache=(600, 3600))
     with page:
         gr.Markdown(
@@ -822,10 +846,7 @@ def _form() -> _Form:
 
 def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
     """The first tab; returns the widget that lists the classes."""
-    weights, names = _model()
-    model = pipeline(weights)
-    steps = min(ASKED.steps, model.model.schedule.T)
-    *_, example = Generate(Request(seed=0, steps=steps).settings(names)).films(model)
+    example = _example(serving.weights)
     last = gr.State(example, time_to_live=3600)
     with gr.Row():
         with gr.Column(scale=3, min_width=280):
@@ -1024,7 +1045,10 @@ def launch_settings() -> dict[str, Any]:
         "ssr_mode": False,
         "state_session_capacity": 200,
         "run_history": False,
-        "app_kwargs": {"exception_handlers": {FnIndexInferError: _no_such_task}},
+        "app_kwargs": {
+            "exception_handlers": {FnIndexInferError: _no_such_task},
+            "middleware": [Middleware(Front, title=_title(), text=CARD, picture=_card)],
+        },
         "footer_links": ["api", "gradio", "settings"],
         "mcp_server": importlib.util.find_spec("mcp") is not None,
     }

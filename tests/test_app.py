@@ -1,7 +1,5 @@
 """The app as a client drives it: a real Gradio server, a real client, over loopback."""
 
-import importlib.util
-import json
 import os
 import re
 import socket
@@ -19,8 +17,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
-from ddpm import GRIDS, SAMPLERS, Pipeline
-from ddpm.pixels import FRAME_MS, LAST_MS
+from ddpm import Pipeline
+from ddpm.pixels import durations
 from tests.helpers import decode, distance
 
 
@@ -33,7 +31,7 @@ SMALL = {"count": 4, "steps": 3, "seed": 11}
 
 
 def test_generate_streams_the_process_as_one_film(client):
-    job = client.submit(**SMALL, api_name="/generate")
+    job = client.submit(**SMALL, api_name="/generate_film")
     film, seed = job.result(timeout=120)
     assert seed == 11 and film == job.outputs()[-1][0]
     [walk] = film["walks"]
@@ -48,64 +46,59 @@ def test_generate_streams_the_process_as_one_film(client):
 
 
 def test_a_seed_left_out_is_drawn_by_lot_and_shown(client):
-    film, seed = client.predict(count=1, steps=1, seed=None, api_name="/generate")
+    film, seed = client.predict(count=1, steps=1, seed=None, api_name="/generate_film")
     assert 0 <= seed < 2**32 and film["walks"][0]["seeds"] == [seed]
-    again, _ = client.predict(count=1, steps=1, seed=seed, api_name="/generate")
+    again, _ = client.predict(count=1, steps=1, seed=seed, api_name="/generate_film")
     assert again["walks"][0]["frames"] == film["walks"][0]["frames"]
 
 
 def test_a_digit_can_be_asked_for_with_guidance(client):
-    film, _ = client.predict(**SMALL, label="7", guidance=1.0, api_name="/generate")
+    film, _ = client.predict(**SMALL, label="7", guidance=1.0, api_name="/generate_film")
     assert film["walks"][0]["frames"][-1]["nfe"] == 6 and film["walks"][0]["labels"] == ["7"] * 4
 
 
 @pytest.mark.parametrize(("view", "wide"), [("x", 1), ("x0", 1), ("both", 2)])
-def test_the_film_generated_last_is_saved_as_a_gif(client, view, wide):
-    film, _ = client.predict(**SMALL, api_name="/generate")
-    path = Path(client.predict(view=view, api_name="/save_gif"))
+def test_the_page_s_film_is_saved_as_a_gif(view, wide):
+    *_, (film, _, _) = app.generate_film("any", 4, 11, 3, "unipc2", "best", 0, 0)
+    saving = app.save_gif(film, view)
+    path = Path(next(saving))
     assert path.name == "digits-11.gif"
     with Image.open(path) as gif:
-        assert gif.n_frames == len(film["walks"][0]["frames"]) == 4 and gif.info["loop"] == 0
-        durations = []
-        for k in range(4):
+        assert gif.n_frames == len(film["walks"][0]["frames"]) + 1 == 5 and gif.info["loop"] == 0
+        shown = []
+        for k in range(5):
             gif.seek(k)
-            durations.append(gif.info["duration"])
-        assert durations == [FRAME_MS] * 3 + [LAST_MS]
+            shown.append(gif.info["duration"])
+        assert shown == durations(4)
         assert round(gif.width / gif.height) == wide
-
-
-def test_what_is_saved_is_the_example_before_something_is_drawn_and_never_what_others_drew(client):
-    fresh = Client(client.src, verbose=False)
-    client.predict(**SMALL, api_name="/generate")
-    path = Path(fresh.predict(api_name="/save_gif"))
-    with Image.open(path) as gif:
-        assert path.name == "digits-0.gif" and gif.n_frames == 21
-    with pytest.raises(AppError, match="view must be one of x, x0, both"):
-        client.predict(view="../../etc/passwd", api_name="/save_gif")
+    saving.close()
+    assert not path.exists()
+    with pytest.raises(gr.Error, match="view must be one of x, x0, both"):
+        next(app.save_gif(film, "../../etc/passwd"))
 
 
 def test_the_other_tasks_are_served_too(client):
-    film = client.predict(count=1, sampler_1="ddim", steps_1=2, sampler_2="heun", steps_2=2, sampler_3="none", sampler_4=None, api_name="/compare")
+    film = client.predict(count=1, sampler_1="ddim", steps_1=2, sampler_2="heun", steps_2=2, sampler_3="none", sampler_4=None, api_name="/compare_film")
     assert [walk["title"] for walk in film["walks"]] == ["ddim · 2 steps", "heun · 2 steps"]
     assert all(walk["distance"] > 0 for walk in film["walks"])
-    film = client.predict(seed=3, sampler="ddim", api_name="/ladder")
+    film = client.predict(seed=3, sampler="ddim", api_name="/ladder_film")
     assert [walk["frames"][-1]["nfe"] for walk in film["walks"]] == [1, 2, 5, 10, 20, 50, 100]
-    film = client.predict(picture="3", seed=5, api_name="/forward")
+    film = client.predict(picture="3", seed=5, api_name="/forward_film")
     assert (film["walks"][0]["frames"][0]["t"], film["walks"][0]["frames"][-1]["t"]) == (1000, 0)
     mine = film["walks"][0]["frames"][-1]["x"]
-    film = client.predict(picture=mine, t=300, seed=5, steps=10, api_name="/denoise")
+    film = client.predict(picture=mine, t=300, seed=5, steps=10, api_name="/denoise_film")
     assert film["walks"][0]["frames"][0]["t"] == 300
-    assert film == client.predict(picture="3", t=300, seed=5, steps=10, api_name="/denoise") | {"id": film["id"]}
+    assert film == client.predict(picture="3", t=300, seed=5, steps=10, api_name="/denoise_film") | {"id": film["id"]}
 
 
 def test_stop_ends_the_work(client):
-    job = client.submit(count=64, steps=300, seed=0, api_name="/generate")
+    job = client.submit(count=64, steps=300, seed=0, api_name="/generate_film")
     for _ in range(600):
         if job.outputs():
             break
         time.sleep(0.1)
     job.cancel()
-    quick = client.submit(**SMALL, api_name="/generate")  # there is one worker: it is free again
+    quick = client.submit(**SMALL, api_name="/generate_film")  # there is one worker: it is free again
     assert quick.result(timeout=60)
 
 
@@ -120,23 +113,26 @@ def test_stop_ends_the_work(client):
 ])
 def test_bad_calls_are_refused_in_words_without_a_traceback_and_the_next_one_is_served(client, capfd, settings, words):
     with pytest.raises(gr.Error, match=words):
-        next(app.generate(**SMALL | settings))
-    with pytest.raises(AppError, match=words) as refused:
-        client.predict(**SMALL | settings, api_name="/generate")
-    assert "\n" not in str(refused.value)
+        app.generate(**SMALL | settings)
+    as_on_the_page = words.replace("count must", "images must").replace("label must", "digit must").replace("time_grid", "time grid")
+    for name, expected in (("/generate", words), ("/generate_film", as_on_the_page)):
+        with pytest.raises(AppError, match=expected) as refused:
+            client.predict(**SMALL | settings, api_name=name)
+        assert "\n" not in str(refused.value)
     assert "Traceback" not in capfd.readouterr().err
-    assert client.predict(count=1, steps=1, seed=0, api_name="/generate")
+    assert client.predict(count=1, steps=1, seed=0, api_name="/generate_film")
 
 
 @pytest.mark.parametrize(("task", "settings", "words"), [
-    ("compare", {"count": 9}, "count must be one of 1, 4"), ("compare", {"sampler_1": None, "sampler_3": "none"}, "compare 2 to 4 samplers, got 1"),
-    ("compare", {"steps_2": [1]}, "steps must be"), ("ladder", {"sampler": "x"}, "sampler must be"), ("ladder", {"count": 16}, "count must be"),
+    ("compare", {"count": 9}, "(count|images) must be one of 1, 4"), ("compare", {"sampler_1": None, "sampler_3": "none"}, "compare 2 to 4 samplers, got 1"),
+    ("compare", {"steps_2": [1]}, "steps must be"), ("ladder", {"sampler": "x"}, "sampler must be"), ("ladder", {"count": 16}, "(count|images) must be"),
     ("forward", {"picture": "nine"}, "picture must be a PNG as base64"), ("forward", {"picture": None}, "picture must be a digit"), ("forward", {"seed": "x"}, "seed must be"),
-    ("denoise", {"t": 0}, r"t must be a number in 1\.\.1000"), ("denoise", {"t": None}, "t must be"), ("denoise", {"label": "any?"}, "label must be"),
+    ("denoise", {"t": 0}, r"t must be a number in 1\.\.1000"), ("denoise", {"t": None}, "t must be"), ("denoise", {"label": "any?"}, "(label|digit) must be"),
 ])
 def test_the_other_tasks_refuse_in_words_too(client, capfd, task, settings, words):
-    with pytest.raises(AppError, match=words):
-        client.predict(**settings, api_name=f"/{task}")
+    for name in (task, f"{task}_film"):
+        with pytest.raises(AppError, match=words):
+            client.predict(**settings, api_name=f"/{name}")
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -152,17 +148,34 @@ def test_a_link_restores_what_it_carries_and_is_run():
         assert app.restore(nothing) == (*[gr.skip()] * len(USUAL), False)  # what somebody has typed meanwhile stays
 
 
-@pytest.mark.parametrize("query", [
-    "?seed=x", "?seed=-1", "?seed=1e3", "?seed=4294967295", "?steps=0", "?steps=1001", "?images=5", "?images=64&steps=1000", "?digit=10", "?digit=none",
-    "?digit=%3Cscript%3Ealert(1)%3C/script%3E", "?sampler=<img/src/onerror=alert(1)>", "?grid=power(0.3)", "?eta=nan&sampler=ddim", "?eta=0.5",
-    "?guidance=inf", "?seed=" + "9" * 5000,
-])
-def test_a_link_that_cannot_be_followed_is_said_so_in_one_line_and_not_repeated(query, monkeypatch):
+WRONG = [  # the query, what else it sets, what it is said about the rest
+    ("?seed=x", {}, "seed must be a number"), ("?seed=-1", {}, "seed (for 16 images) must be"), ("?seed=1e3", {}, "seed must be a number"),
+    ("?seed=4294967295", {}, "seed (for 16 images)"), ("?steps=0", {}, "steps must be"), ("?steps=5000&seed=3", {2: 3}, "steps must be a whole number in 1..1000"),
+    ("?steps=&digit=4", {0: "4"}, "steps must be a number"), ("?images=5", {}, "images must be one of 1, 4, 9, 16, 25, 36, 64"),
+    ("?images=64&steps=1000", {1: 64}, "steps: images × network evaluations must be at most 20,000"), ("?digit=10&seed=7", {2: 7}, "digit must be one of any, 0, 1"),
+    ("?digit=none&steps=5", {3: 5}, "digit must be one of any, 0, 1"), ("?digit=%3Cscript%3Ealert(1)%3C/script%3E", {}, "digit must be"),
+    ("?sampler=<img/src/onerror=alert(1)>&images=4", {1: 4}, "sampler must be"), ("?grid=power(0.3)", {}, "grid must be one of best, power"),
+    ("?eta=nan&sampler=ddim", {4: "ddim"}, "eta must be"), ("?eta=0.5", {}, "eta: sampler unipc2 has no eta"), ("?guidance=inf&digit=2", {0: "2"}, "guidance must be"),
+    ("?seed=" + "9" * 5000, {}, "seed must be"), ("?seed=x&steps=0&digit=7", {0: "7"}, "seed must be a number; steps must be a whole number"),
+]
+
+
+@pytest.mark.parametrize(("query", "kept", "words"), WRONG, ids=[query[:20] for query, _, _ in WRONG])
+def test_of_a_link_what_cannot_be_is_named_and_falls_back_alone(query, kept, words, monkeypatch):
     said = []
     monkeypatch.setattr(gr, "Warning", said.append)
-    assert app.restore(query) == (*USUAL, False)
-    assert len(said) == 1 and said[0].startswith("This link cannot be followed: ") and "\n" not in said[0]
-    assert "alert" not in said[0] and "<" not in said[0] and len(said[0]) < 300
+    expected = [kept.get(k, value) for k, value in enumerate(USUAL)]
+    assert app.restore(query) == (*expected, True)
+    assert len(said) == 1 and words in said[0] and "\n" not in said[0]
+    assert "alert" not in said[0] and "<" not in said[0] and "none" not in said[0] and len(said[0]) < 300
+
+
+def test_messages_name_the_field_as_the_page_does(monkeypatch):
+    monkeypatch.setattr(app, "_draws_digits", lambda: False)
+    said = []
+    monkeypatch.setattr(gr, "Warning", said.append)
+    app.restore("?digit=twelve")
+    assert "digit: class must be one of any, 0, 1" in said[0]
 
 
 def test_only_a_seed_can_be_picked():
@@ -197,22 +210,8 @@ def test_the_command_of_the_readme_starts_the_app_without_a_network():
         process.wait(timeout=30)
 
 
-PUBLIC = {"/generate", "/compare", "/ladder", "/forward", "/denoise", "/save_gif"}
-
-
-def test_the_named_tasks_are_public_and_nothing_else(client):
-    api = client.view_api(return_format="dict")
-    assert set(api["named_endpoints"]) == PUBLIC and not api["unnamed_endpoints"]
-
-
-def test_every_parameter_of_the_api_is_typed_and_has_a_default(client):
-    for name, endpoint in client.view_api(return_format="dict")["named_endpoints"].items():
-        for parameter in endpoint["parameters"]:
-            assert parameter["type"].get("type") and parameter["parameter_has_default"], (name, parameter)
-
-
 def test_private_events_cannot_be_called_by_a_name(client):
-    for name in ("/restore", "/try_again", "/_weights_in_use", "/_picked", "/random_seed", "/lambda"):
+    for name in ("/restore", "/try_again", "/save_gif", "/_weights_in_use", "/_picked", "/random_seed", "/lambda"):
         with pytest.raises(ValueError, match="Cannot find a function"):
             client.predict(api_name=name)
 
@@ -227,18 +226,31 @@ def test_nobody_watches_and_nothing_large_is_taken(client):
         urllib.request.urlopen(request, timeout=10)
 
 
-def test_the_tasks_are_tools_of_an_mcp_server_where_the_extra_is_installed(client):
-    if not importlib.util.find_spec("mcp"):
-        pytest.skip("the extra gradio[mcp] is not installed")
-    tools = {tool["name"].split("_", 1)[-1] if tool["name"] not in PUBLIC else tool["name"]: tool
-             for tool in json.load(urllib.request.urlopen(f"{client.src}gradio_api/mcp/schema", timeout=30))}
-    for name in ("generate", "compare", "ladder", "forward", "denoise"):
-        [tool] = [tool for key, tool in tools.items() if key.endswith(name)]
-        assert tool["description"] and tool["inputSchema"]["properties"]
+def head(page, headers=()):
+    """What the page says of itself to other sites, by name."""
+    request = urllib.request.Request(page.local_url, headers=dict(headers))
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        text = answer.read().decode()
+        assert len(text.encode()) == int(answer.headers["Content-Length"])
+    found = re.findall(r'<meta\s+(?:property|name)="([^"]+)"\s+content="([^"]*)"', text)
+    assert len(found) == len(dict(found)), "each only once"
+    return dict(found)
 
 
-@pytest.mark.parametrize("task", [app.generate, app.compare, app.ladder, app.denoise], ids=lambda task: task.__name__)
-def test_the_api_names_every_sampler_and_grid(task):
-    words = set(re.findall(r"[\w+-]+", task.__doc__))
-    assert words >= set(SAMPLERS)
-    assert task is not app.generate or words >= set(GRIDS)
+def test_a_link_to_the_page_has_a_card_of_its_own(page):
+    tags = head(page)
+    assert tags["og:title"] == tags["twitter:title"] == "From noise to digits"
+    assert tags["og:description"] == tags["description"] == app.CARD and len(app.CARD) < 160
+    assert tags["og:image"] == tags["twitter:image"] == f"{page.local_url}card.png" and tags["twitter:card"] == "summary_large_image"
+    assert not any("gradio" in value.lower() for name, value in tags.items() if name.startswith(("og:", "twitter:")))
+    with urllib.request.urlopen(tags["og:image"], timeout=60) as answer, Image.open(answer) as card:
+        assert card.format == "PNG" and card.size == (1210, 590)
+        noise, digits = card.crop((0, 0, 590, 590)).convert("L"), card.crop((620, 0, 1210, 590)).convert("L")
+        black = [sum(part.histogram()[:30]) / 590**2 for part in (noise, digits)]
+        assert black[0] < 0.5 < black[1]  # digits stand on black
+
+
+def test_the_card_is_found_behind_a_proxy_and_names_no_tag_of_the_asker(page):
+    tags = head(page, {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "ada-space.hf.space"})
+    assert tags["og:image"] == "https://ada-space.hf.space/card.png" and tags["og:url"] == "https://ada-space.hf.space/"
+    assert head(page, {"X-Forwarded-Host": 'x"><script>'})["og:title"] == "From noise to digits"

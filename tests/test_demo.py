@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ddpm import GRIDS, SAMPLERS, Pipeline, Schedule, Settings, Start
-from ddpm.demo import about, requests, tasks
+from ddpm.demo import about, answers, requests, tasks
 from ddpm.demo.requests import Request
 from ddpm.demo.tasks import Compare, Denoise, Forward, Generate, Ladder
 from ddpm.frames import GIF_FRAMES
@@ -98,6 +98,27 @@ def test_any_settings_can_be_drawn_with_or_are_refused(asked):
         assert str(error) and "\n" not in str(error)
     else:
         Pipeline(tiny_unet(schedule=Schedule(T=1000))).stream(found)  # it checks too
+
+
+def test_a_refusal_calls_a_field_what_the_asker_calls_it():
+    said = {"label": "digit", "count": "images", "time_grid": "grid"}
+    for field, words in (("label", "digit must be one of any"), ("count", "images must be a whole"), ("time_grid", "grid must be one of best"), ("steps", "steps must be")):
+        with pytest.raises(ValueError, match=f"^{words}"):
+            Request(**{field: "x"}).settings(NAMES, said)
+    with pytest.raises(ValueError, match="guidance needs a digit"):
+        Request(label="none", guidance=1).settings(NAMES, said)
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_the_schema_has_the_bounds_that_are_checked(few):
+    for field, told in requests.schema(few).items():
+        if field in Request.__dataclass_fields__ and not few:
+            for good in (told.get("enum") or [told["minimum"], told["maximum"]]):
+                Request(**{"sampler": "ddim", "count": 1, field: good}).settings(NAMES)
+            for bad in (["x"] if "enum" in told else [told["minimum"] - 1, told["maximum"] + 1]):
+                with pytest.raises(ValueError, match=f"{field}.* must be"):
+                    Request(**{"sampler": "ddim", "count": 1, field: bad}).settings(NAMES)
+    assert requests.schema(few)["count"].get("enum") == (list(requests.FEW) if few else None)
 
 
 def test_settings_are_those_of_the_pipeline():
@@ -282,6 +303,37 @@ def test_the_reference_is_walked_once_for_the_same_noise(tiny, calls):
     assert cost == 105 and len(counted) == cost + 5
 
 
+def test_what_is_not_measured_costs_no_reference(tiny, calls):
+    counted = calls(tiny)
+    rivals = requests.rivals(NAMES, [("ddim", 2), ("ddim", 3)], label="any", count=1, seed=321, guidance=0.0)
+    task = Compare(rivals, measured=False)
+    assert [walk["distance"] for walk in last(task.films(tiny))["walks"]] == [None, None]
+    assert len(counted) == task.work == 5
+    assert Ladder(rivals[0], measured=False).work == sum(requests.LADDER) and Ladder(rivals[0]).work == sum(requests.LADDER) + 1000
+
+
+def test_what_the_page_opens_with_is_compared_with_a_reference_that_comes_with_the_weights(mnist, monkeypatch):
+    """`python -m ddpm.demo mnist` writes it: necessary after the weights have changed."""
+    monkeypatch.setattr(type(mnist), "stream", lambda *_: pytest.fail("it was computed"))
+    for count in (1, 4):
+        found = list(tasks.references.find(mnist, tasks.reference(Settings(range(count)))))
+        assert len(found) == 1 and found[0].shape == (count, 1, 28, 28)
+
+
+def test_only_that_reference_comes_with_the_weights(mnist, tiny):
+    for other in (Settings(range(1, 3)), Settings(range(5)), Settings([0], labels=3), Settings([0], guidance=1.0), Settings([0, 2])):
+        assert tasks.shipped(mnist, tasks.reference(other)) is None
+    assert tasks.shipped(mnist, replace(tasks.reference(Settings([0])), steps=100)) is None
+    assert tasks.shipped(tiny, tasks.reference(Settings([0]))) is None
+
+
+@pytest.mark.slow
+def test_that_reference_is_what_the_walk_gives(mnist):
+    walk = tasks.reference(Settings([0]))
+    *_, frame = mnist.stream(walk)
+    torch.testing.assert_close(tasks.shipped(mnist, walk), frame.x, rtol=0, atol=1e-2)
+
+
 def test_references_are_few(tiny):
     for seed in range(20):
         rivals = requests.rivals(NAMES, [("ddim", 1), ("ddim", 1)], label="any", count=1, seed=seed, guidance=0.0)
@@ -344,6 +396,22 @@ def test_denoise_from_the_top_is_a_picture_of_its_own(mnist):
     [walk] = last(Denoise(requests.picture("1"), 1000, asked(count=1, seed=5, label="none")).films(mnist))["walks"]
     alone = list(mnist.stream(Settings(seeds=[5], labels=10, steps=3)))[-1].x
     assert (from_picture(decode(walk["frames"][-1]["x"]), 1, 28) - from_picture(sheet(alone), 1, 28)).abs().mean() < 0.02
+
+
+def test_programs_get_facts_pictures_and_an_animation_of_a_film(tiny):
+    film = last(Generate(asked()).films(tiny))
+    assert answers.told(film) == {"seeds": [11, 12, 13, 14], "labels": tiny.names(Settings(range(11, 15))), "walks": [{"evaluations": 3}]}
+    x = tiny.sample(seeds=range(11, 15), steps=3).x
+    with Image.open(io.BytesIO(answers.sheet(film))) as picture:
+        assert distance(picture, sheet(x, scale=answers.SCALE)) == 0
+    for image, content in zip(x, answers.singles(film), strict=True):
+        with Image.open(io.BytesIO(content)) as picture:
+            assert distance(picture, sheet(image[None])) == 0
+    rivals = requests.rivals(NAMES, [("ddim", 2), ("heun", 3)], label="any", count=4, seed=3, guidance=0.0)
+    film = last(Compare(rivals, measured=False).films(tiny))
+    assert [(walk["title"], walk["evaluations"]) for walk in answers.told(film)["walks"]] == [("ddim · 2 steps", 2), ("heun · 3 steps", 5)]
+    with Image.open(io.BytesIO(answers.animation(film))) as picture:
+        assert picture.n_frames == 1 + 4 and picture.width / picture.height > 2  # as long as the longest, side by side
 
 
 ABANDONED = {

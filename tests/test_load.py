@@ -5,6 +5,7 @@ import gc
 import json
 import math
 import os
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -15,11 +16,11 @@ from pathlib import Path
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from gradio_client.utils import QueueError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import app
+import ddpm.demo.turns
 import ddpm.pipeline
 from ddpm import Pipeline
 from ddpm.demo import tasks
@@ -87,7 +88,7 @@ def drawn(seed, count=4, steps=5):
 
 def test_twenty_visitors_at_once_each_get_their_own_pictures(page):
     def visit(seed):
-        film, told = Client(page.local_url, verbose=False).predict(count=4, steps=5, seed=seed, api_name="/generate")
+        film, told = Client(page.local_url, verbose=False).predict(count=4, steps=5, seed=seed, api_name="/generate_film")
         return film["walks"][0], told
 
     seeds = [100 * k for k in range(20)]
@@ -98,29 +99,39 @@ def test_twenty_visitors_at_once_each_get_their_own_pictures(page):
             assert distance(decode(walk["frames"][-1]["x"]), drawn(seed)) <= 1
 
 
-def test_a_full_queue_says_so_and_serves_again_once_it_is_not(page, client, gate, monkeypatch):
+def test_what_is_too_much_is_refused_in_words_and_served_once_it_is_not(page, client, gate, monkeypatch):
+    monkeypatch.setattr(ddpm.demo.turns, "MOST", 3)
     gate.let(0)
-    at_once = app.WORK["concurrency_limit"]
-    jobs = [client.submit(count=1, steps=2, seed=seed, api_name="/generate") for seed in range(at_once)]
-    until(lambda: sum(map(bool, page._queue.active_jobs)) == at_once)
-    monkeypatch.setattr(page._queue, "max_size", 3)
-    jobs += [client.submit(count=1, steps=2, seed=at_once + seed, api_name="/generate") for seed in range(3)]
-    until(lambda: len(page._queue) == 3)
-    with pytest.raises(QueueError, match="Queue is full"):
-        client.predict(count=1, steps=2, seed=5, api_name="/generate")
+    jobs = [client.submit(count=1, steps=2, seed=seed, api_name="/generate_film") for seed in range(3)]
+    until(lambda: len(app.turns._all) == 3)
+    for name in ("/generate_film", "/generate"):
+        with pytest.raises(AppError, match="3 requests are at work already: try again in some seconds"):
+            client.predict(count=1, steps=2, seed=5, api_name=name)
     gate.let(math.inf)
-    assert [job.result(timeout=60)[1] for job in jobs] == list(range(at_once + 3))
-    assert client.predict(count=1, steps=2, seed=5, api_name="/generate")[1] == 5
+    assert [job.result(timeout=60)[1] for job in jobs] == [0, 1, 2]
+    assert client.predict(count=1, steps=2, seed=5, api_name="/generate")[0]["seeds"] == [5]
+
+
+def test_what_waits_says_how_many_are_before_it(page, client, gate):
+    gate.let(0)
+    jobs = [client.submit(count=1, steps=steps, seed=0, api_name="/generate_film") for steps in (2, 3)]
+    gate.wait(1, 1)
+    until(lambda: len(app.turns._all) == 2)
+    last = client.submit(count=1, steps=4, seed=7, api_name="/generate_film")
+    until(lambda: any(film.get("before") == 2 for film, *_ in last.outputs()))
+    gate.let(math.inf)
+    assert last.result(timeout=60)[1] == 7 and [job.result(timeout=60)[1] for job in jobs] == [0, 0]
+    assert last.outputs()[0][0] == {"id": "", "walks": [], "before": 2}
 
 
 def test_a_job_that_is_cancelled_stops_within_a_step(client, gate):
     gate.let(3)
-    job = client.submit(count=9, steps=400, seed=0, api_name="/generate")
+    job = client.submit(count=9, steps=400, seed=0, api_name="/generate_film")
     gate.wait(9, 4)  # it waits at the fourth step
     leaving = threading.Thread(target=job.cancel)
     leaving.start()
     until(lambda: (gate.let(1), not leaving.is_alive())[1])  # one step at a time
-    served = client.submit(count=1, steps=1, seed=0, api_name="/generate")
+    served = client.submit(count=1, steps=1, seed=0, api_name="/generate_film")
     gate.let(math.inf)
     assert served.result(timeout=60)
     assert gate.calls[9] <= 5 + SHOWN_LATE
@@ -133,13 +144,13 @@ def test_a_closed_tab_frees_its_work(page, client, gate):
         return json.load(urllib.request.urlopen(request, timeout=30))
 
     gate.let(3)
-    index = next(k for k, fn in page.fns.items() if fn.api_name == "generate")
+    index = next(k for k, fn in page.fns.items() if fn.api_name == "generate_film")
     post("queue/join", {"data": ["any", 9, 0, 400, "dpm++2m", "best", 0, 0], "fn_index": index, "session_hash": "leaver"})
     stream = urllib.request.urlopen(f"{page.local_url}gradio_api/queue/data?session_hash=leaver", timeout=30)
     gate.wait(9, 4)
     stream.close()
     until(lambda: not any(event.alive for events in page._queue.active_jobs for event in events or ()))
-    served = client.submit(count=1, steps=1, seed=0, api_name="/generate")
+    served = client.submit(count=1, steps=1, seed=0, api_name="/generate_film")
     gate.let(math.inf)
     assert served.result(timeout=60)
     assert gate.calls[9] <= 5 + SHOWN_LATE
@@ -148,7 +159,7 @@ def test_a_closed_tab_frees_its_work(page, client, gate):
 def post(page, steps, count=9):
     """Asks as curl would, and does not fetch the answer."""
     body = json.dumps({"data": ["any", count, 0, steps, "dpm++2m", "best", 0, 0]}).encode()
-    request = urllib.request.Request(f"{page.local_url}gradio_api/call/generate", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(f"{page.local_url}gradio_api/call/generate_film", body, {"Content-Type": "application/json"})
     return json.load(urllib.request.urlopen(request, timeout=60))["event_id"]
 
 
@@ -156,36 +167,112 @@ def idle(page):
     return len(page._queue) == 0 and not any(page._queue.active_jobs)
 
 
-def test_what_nobody_fetches_is_given_up_and_the_queue_is_free_again(page, client, monkeypatch, capfd):
-    """From one address, more of the most expensive requests than fit into the queue; each would compute for long."""
-    events = []
+def test_what_nobody_fetches_is_given_up_and_bounded_meanwhile(page, client, monkeypatch, capfd):
+    """From one address, many of the most expensive requests; each would compute for long."""
+    events = [post(page, 312, 64) for _ in range(20)]
     monkeypatch.setattr(app, "UNHEARD", 1)
-    with contextlib.suppress(urllib.error.HTTPError):  # it is full
-        for _ in range(90):
-            events.append(post(page, 312, 64))
-    assert len(events) > app.WORK["concurrency_limit"]
+    assert sum(task.work for task in app.turns._all) <= ddpm.demo.turns.MOST_WORK[0]
     until(lambda: idle(page))
     monkeypatch.undo()
-    assert client.predict(count=1, steps=1, seed=7, api_name="/generate")[1] == 7
-    with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate/{events[0]}", timeout=60) as stream:
-        assert "event: error" in (said := stream.read().decode()) and said.count("event: ") == 1 and "nobody fetched" in said
-    assert all(messages.qsize() <= 1 for messages in page._queue.pending_messages_per_session.values())
+    assert client.predict(count=1, steps=1, seed=7, api_name="/generate_film")[1] == 7
+    said = [fetched(page, event) for event in (events[0], events[-1])]
+    assert all(text.count("event: ") == 1 and "event: error" in text for text in said)
+    assert "nobody fetched" in said[0] and "your other requests take" in said[1]
+    assert all(messages.qsize() <= 2 for messages in page._queue.pending_messages_per_session.values())
     assert "Traceback" not in capfd.readouterr().err
+
+
+def fetched(page, event):
+    with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate_film/{event}", timeout=60) as stream:
+        return stream.read().decode()
+
+
+def test_a_result_that_nobody_fetches_is_not_kept(page, client, monkeypatch):
+    event = post(page, 3)
+    until(lambda: idle(page))
+    assert page._queue.pending_messages_per_session[event].qsize() > 1
+    monkeypatch.setattr(app, "UNHEARD", 0)
+    app._forget(page._queue)
+    assert page._queue.pending_messages_per_session[event].qsize() == 1
+    monkeypatch.undo()
+    app._forget(page._queue)  # what says so stays
+    assert "event: error" in (said := fetched(page, event)) and app.GONE in said
+
+
+def test_one_address_does_not_hold_up_another(page, client, gate, monkeypatch):
+    """On a Space, where all requests come from a proxy that names their address."""
+    monkeypatch.setenv("SPACE_ID", "ada/space")
+
+    def ask(address, count, steps):
+        body = json.dumps({"data": ["any", count, 0, steps, "unipc2", "best", 0, 0, False]}).encode()
+        headers = {"Content-Type": "application/json", "X-Forwarded-For": address}
+        request = urllib.request.Request(f"{page.local_url}gradio_api/run/generate", body, headers)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return json.load(answer)["data"][0]["seeds"]
+
+    gate.let(0)
+    with ThreadPoolExecutor(4) as pool:
+        large = [pool.submit(ask, "10.0.0.1", 64, 312) for _ in range(3)]
+        until(lambda: len(app.turns._all) == 3)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask("10.0.0.1", 64, 312)
+        assert "your other requests take" in refused.value.read().decode()
+        other = pool.submit(ask, "10.0.0.2", 2, 3)
+        until(lambda: len(app.turns._all) == 4)
+        until(lambda: (gate.let(1), other.done())[1])  # one step at a time
+        assert other.result(timeout=1) == [0, 1]
+        assert gate.calls[2] == 3 and gate.calls[64] < 312  # it passed all three
+        monkeypatch.setattr(app.turns, "_take", gone)  # they are given up
+        gate.let(math.inf)
+        assert all(job.exception(timeout=60) for job in large)
+    assert not app.turns._all
+
+
+def gone(*_):
+    raise ValueError("the test is over")
+
+
+def test_who_leaves_a_direct_request_frees_its_work(page, client, gate):
+    """Not through the queue: the client holds the line, and lets it go."""
+    gate.let(3)
+    body = json.dumps({"data": ["any", 9, 0, 400, "dpm++2m", "best", 0, 0, False]})
+    with socket.create_connection(("127.0.0.1", page.server_port)) as line:
+        line.sendall(f"POST /gradio_api/run/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        gate.wait(9, 4)
+    gate.let(math.inf)
+    until(lambda: not app.turns._all)
+    assert gate.calls[9] < 400
+    assert client.predict(count=1, steps=1, seed=0, api_name="/generate")
+
+
+@pytest.mark.parametrize("path", ["call/generate/unknown", "call/v2/generate/unknown", "call/generate_film/" + "a" * 32, "queue/data?session_hash=nobody", "queue/data"])
+def test_a_result_that_is_not_there_is_said_so_and_leaves_no_traceback(page, client, path, capfd):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{page.local_url}gradio_api/{path}", timeout=30)
+    assert refused.value.code == 404 and "no such result" in json.load(refused.value)["detail"]
+    said = capfd.readouterr()
+    assert "Traceback" not in said.err + said.out
+
+
+def test_a_request_that_is_too_large_is_refused_before_it_is_read(page, client):
+    with socket.create_connection(("127.0.0.1", page.server_port)) as line:
+        line.sendall(b"POST /gradio_api/call/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n")
+        assert line.recv(4096).startswith(b"HTTP/1.1 413")
 
 
 def test_who_listens_late_but_in_time_gets_all(page, client):
     event = post(page, 3)
     until(lambda: idle(page))
-    with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate/{event}", timeout=60) as stream:
+    with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate_film/{event}", timeout=60) as stream:
         assert "event: complete" in stream.read().decode()
 
 
 def test_short_work_passes_the_longest_that_is_allowed(page, client, gate):
     """While a small request is made, the large one beside it gets no further than what it was about."""
-    large = client.submit(count=64, steps=312, seed=0, api_name="/generate")
+    large = client.submit(count=64, steps=312, seed=0, api_name="/generate_film")
     gate.wait(64, 3)
     before = gate.calls[64]
-    assert client.predict(count=16, steps=20, seed=0, api_name="/generate")[1] == 0
+    assert client.predict(count=16, steps=20, seed=0, api_name="/generate_film")[1] == 0
     assert gate.calls[16] == 20 and gate.calls[64] < 312
     during = gate.calls[64] - before
     large.cancel()
@@ -200,22 +287,32 @@ def memory():
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here to read the memory from")
-def test_memory_stays_flat_over_two_hundred_requests_and_files_do_not_pile_up(page, client):
-    def ask(times, visitor):
-        for seed in range(times):
-            visitor.predict(count=4, steps=2, seed=seed, api_name="/generate")
+def test_twenty_then_fifty_clients_get_all_they_ask_for_and_memory_stays_flat(page, client):
+    """300 requests, and 150 in one session. (LOAD=10 in the environment: ten times as many.)"""
+    times = int(os.environ.get("LOAD", 1))
 
-    ask(30, client)
+    def ask(seed):
+        body = json.dumps({"data": ["any", 1, seed, 1, "unipc2", "best", 0, 0, False]}).encode()
+        request = urllib.request.Request(f"{page.local_url}gradio_api/run/generate", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            return json.load(answer)["data"][0]["seeds"]
+
+    def together(clients, requests):
+        with ThreadPoolExecutor(clients) as pool:
+            assert list(pool.map(ask, range(requests))) == [[seed] for seed in range(requests)]
+
+    together(20, 60)
     gc.collect()
     before = memory()
-    for _ in range(10):
-        visitor = Client(page.local_url, verbose=False)
-        ask(20, visitor)
-        visitor.predict(api_name="/save_gif")
+    together(20, 120 * times)
+    together(50, 180 * times)
+    for seed in range(150 * times):
+        assert client.predict(count=1, steps=1, seed=seed, api_name="/generate_film")[1] == seed
     gc.collect()
-    assert memory() - before < 150
+    assert memory() - before < 100
+    assert not app.turns._all and idle(page)
     assert len(page.state_holder.session_data) <= app.launch_settings()["state_session_capacity"]
-    assert page.delete_cache == (600, 3600)  # what was saved is deleted within the hour
+    assert page.delete_cache == (600, 3600)  # files are deleted within the hour
 
 
 # --- Anything at all ------------------------------------------------------------------------------------------------
@@ -244,7 +341,7 @@ def schema(page):
         yield name, [cheap.get(parameter["parameter_name"], parameter["parameter_default"]) for parameter in endpoints[name]["parameters"]]
 
 
-PUBLIC = ("/compare", "/denoise", "/forward", "/generate", "/ladder", "/save_gif")
+PUBLIC = ("/compare", "/denoise", "/forward", "/generate", "/ladder")
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -272,9 +369,8 @@ def test_whatever_is_sent_gets_a_result_or_a_clear_refusal(page, client, name, c
     send()
     log = capfd.readouterr()
     assert "Traceback" not in log.err + log.out, log.err[-3000:]
-    if name != "/save_gif":
-        assert ask(page, name, good)[0] == "complete"
-    assert client.predict(count=1, steps=1, seed=0, api_name="/generate")[1] == 0
+    assert ask(page, name, good)[0] == "complete"
+    assert client.predict(count=1, steps=1, seed=0, api_name="/generate_film")[1] == 0
 
 
 @pytest.mark.parametrize("file", FILES, ids=["path", "url"])
@@ -285,7 +381,7 @@ def test_no_file_is_taken_by_its_name(page, client, file, capfd):
         kind, content = ask(page, "/forward", sent)
         assert kind == "error" and "root:" not in content and "/tmp" not in content and len(content) < 500
     assert "Traceback" not in capfd.readouterr().err
-    assert client.predict(count=1, steps=1, seed=0, api_name="/generate")[1] == 0
+    assert client.predict(count=1, steps=1, seed=0, api_name="/generate_film")[1] == 0
 
 
 @pytest.mark.parametrize("data", [[], ["any"], [{"path": "x", "url": ["a"], "meta": {"_type": "gradio.FileData"}}, *[0] * 7]], ids=["none", "few", "shape"])
@@ -295,7 +391,7 @@ def test_what_is_too_little_or_of_a_wrong_shape_is_said_and_leaves_no_traceback(
     with pytest.raises(urllib.error.HTTPError) as error:
         ask(page, "/nothing", data)
     assert error.value.code == 404
-    assert client.predict(count=1, steps=1, seed=0, api_name="/generate")[1] == 0
+    assert client.predict(count=1, steps=1, seed=0, api_name="/generate_film")[1] == 0
     said = capfd.readouterr()
     assert "Traceback" not in said.err + said.out, said.err[-3000:]
 
@@ -307,14 +403,14 @@ def test_the_table_of_public_endpoints_is_whole(page):
 def test_a_number_that_json_does_not_know_is_refused(page, client):
     for text in ("NaN", "Infinity", "-Infinity", "1e999"):
         body = f'{{"data": ["any", 1, 0, {text}, "dpm++2m", "best", 0, {text}]}}'.encode()
-        request = urllib.request.Request(f"{page.local_url}gradio_api/call/generate", body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(f"{page.local_url}gradio_api/call/generate_film", body, {"Content-Type": "application/json"})
         try:
             event = json.load(urllib.request.urlopen(request, timeout=60))["event_id"]
         except urllib.error.HTTPError as error:
             assert 400 <= error.code < 500
             continue
-        with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate/{event}", timeout=60) as stream:
+        with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate_film/{event}", timeout=60) as stream:
             assert "event: error" in stream.read().decode()
     with pytest.raises(AppError):
-        client.predict(count=1, steps=0, api_name="/generate")
-    assert client.predict(count=1, steps=1, seed=0, api_name="/generate")[1] == 0
+        client.predict(count=1, steps=0, api_name="/generate_film")
+    assert client.predict(count=1, steps=1, seed=0, api_name="/generate_film")[1] == 0

@@ -49,10 +49,12 @@ def test_the_page_names_the_weights_and_how_to_get_them(server, monkeypatch):
     assert command == f"hf download {REPO} --revision {commit}"
     assert len(python.splitlines()) == 3 and labels == ["any", *"abcdefghij"]
     assert f'Pipeline.from_pretrained("{REPO}", revision="{commit}")' in python
-    *_, (film, seed, kept) = app.generate("b", 1, 3, 2)
+    *_, (film, seed, kept) = app.generate_film("b", 1, 3, 2, "unipc2", "best", 0, 0)
     assert seed == 3 and film is kept and len(film["walks"][0]["frames"]) == 3 and film["walks"][0]["labels"] == ["b"]
     with pytest.raises(Exception, match="label must be one of any, none, a, b"):
-        next(app.generate("7", 1, 3, 2))
+        app.generate("7", 1, 3, 2)
+    with pytest.raises(Exception, match="class must be one of any, none, a, b"):  # as the page calls it
+        next(app.generate_film("7", 1, 3, 2, "unipc2", "best", 0, 0))
 
 
 def test_the_three_lines_and_the_command_do_what_they_say(server, monkeypatch, tmp_path):
@@ -87,7 +89,7 @@ def test_a_hub_out_of_reach_is_said_and_asked_again(server, monkeypatch, how):
     notice, again, line, *_ = said()
     assert f"The weights of `{REPO}` could not be loaded" in notice and "built-in weights draw instead" in notice
     assert again and "built-in" in line
-    *_, (film, _, _) = app.generate(count=1, steps=1, seed=0)
+    *_, film = app.generate(count=1, steps=1, seed=0, film=True)
     assert len(film["walks"][0]["frames"]) == 2
     server.failures.clear()
     assert not app.try_again()[0].value and app.serving.arrived and app.serving.problem is None
@@ -155,7 +157,7 @@ def test_without_a_hub_and_a_cache_the_app_starts_at_once(tmp_path):
     with AppProcess(f"http://127.0.0.1:{free_port()}", tmp_path) as started:
         assert started.seconds < 15
         assert "The built-in weights draw instead" in started.said
-        assert started.client.predict(count=1, steps=1, seed=0, api_name="/generate")
+        assert started.client.predict(count=1, steps=1, seed=0, api_name="/generate_film")
 
 
 def test_the_whole_chain(run, tmp_path, hub_server, monkeypatch):
@@ -174,7 +176,7 @@ def test_the_whole_chain(run, tmp_path, hub_server, monkeypatch):
     assert train([*TINY, "--out", str(second), "--steps", "8", "--lr", "0.05", "--ema", "0", "--warmup", "0"]) == 0
     assert push.main([str(second), REPO]) == 0 and server.commits(REPO) == 2
     with AppProcess(server.url, tmp_path / "app") as started:
-        job = started.client.submit(count=4, steps=3, seed=3, api_name="/generate")
+        job = started.client.submit(count=4, steps=3, seed=3, api_name="/generate_film")
         job.result(timeout=60)
         drawn = decode(job.outputs()[-1][0]["walks"][0]["frames"][-1]["x"])
     new = Pipeline.from_pretrained(second).sample(seeds=seeds, steps=3)

@@ -35,7 +35,7 @@ LOOK = """if True:
     import app
     first = next(name for name in sys.modules if name in ("spaces", "torch", "gradio"))  # in the order of their import
     print(first, getattr(app._computed, "on_gpu", False))
-    *_, (film, seed, _) = app.generate(count=1, steps=1, seed=0)
+    told, *_, film = app.generate(count=1, steps=1, seed=0, film=True)
     print(len(film["walks"][0]["frames"]))
 """
 
@@ -75,7 +75,7 @@ ON_ZERO = """if True:
     page = app.build()
     page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True)
     from gradio_client import Client
-    film, seed = Client(page.local_url, verbose=False).predict(count=4, steps=2, seed=5, api_name="/generate")
+    film, seed = Client(page.local_url, verbose=False).predict(count=4, steps=2, seed=5, api_name="/generate_film")
     import os
     from tests.helpers import decode
     decode(film["walks"][0]["frames"][-1]["x"]).save(os.environ["DRAWN"])

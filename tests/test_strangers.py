@@ -297,7 +297,7 @@ def test_the_app_serves_it_or_says_why_not_and_its_page_stands_in_any_case(folde
         page = app.build()
         words = json.dumps([page.get_config_file(), [update if isinstance(update, str) else str(update) for update in app._weights_in_use()]], default=str, ensure_ascii=False)
         assert words.encode()
-        *_, (film, _, _) = app.generate(count=1, steps=1, seed=0)
+        *_, film = app.generate(count=1, steps=1, seed=0, film=True)
         json.dumps(film, allow_nan=False, ensure_ascii=False).encode()
         return app.serving.arrived
 

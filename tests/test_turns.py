@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ddpm.demo.turns import KEPT, Turns
+from ddpm.demo.requests import MAX_WORK, rivals
+from ddpm.demo.tasks import Compare
+from ddpm.demo.turns import KEPT, MOST, MOST_WORK, Turns
 
 
 def always():
@@ -19,11 +21,16 @@ def films(name, count, log, meet=None):
         if meet and k == 0:
             meet.wait(30)
         log.append(name)
-        yield k
+        yield {"film": k}
+
+
+def numbers(shared):
+    """Which films came; what was told while waiting is left out."""
+    return [film["film"] for film in shared if isinstance(film, dict)]
 
 
 def test_the_films_come_as_they_are():
-    assert list(Turns().share(films("a", 5, []), 1, always)) == [0, 1, 2, 3, 4]
+    assert list(Turns().share(films("a", 2, []), 1, always)) == [{"film": 0}, {"film": 1}]
 
 
 def test_one_at_a_time_the_least_work_first_and_nobody_is_forgotten():
@@ -37,13 +44,13 @@ def test_one_at_a_time_the_least_work_first_and_nobody_is_forgotten():
             assert len(busy) == 1, "two at a time"
             log.append(name)
             busy.remove(name)
-            yield k
+            yield {"film": k}
 
     with ThreadPoolExecutor(8) as pool:
-        first = pool.submit(list, turns.share(made(99, 10), 99, always))
+        first = pool.submit(numbers, turns.share(made(99, 10), 99, always))
         while len(turns._all) < 1:
             time.sleep(0.001)
-        others = [pool.submit(list, turns.share(made(work, 10), work, always)) for work in (50, 7, 30, 2)]
+        others = [pool.submit(numbers, turns.share(made(work, 10), work, always)) for work in (50, 7, 30, 2)]
         while len(turns._all) < 5:
             time.sleep(0.001)
         there.set()
@@ -58,7 +65,7 @@ def test_equal_work_is_done_in_the_order_in_which_it_came():
     with ThreadPoolExecutor(4) as pool:
         jobs = []
         for k in range(4):
-            jobs.append(pool.submit(list, turns.share(films(k, 3, log, meet if k == 0 else None), 5, always)))
+            jobs.append(pool.submit(numbers, turns.share(films(k, 3, log, meet if k == 0 else None), 5, always)))
             while len(turns._all) < k + 1:
                 time.sleep(0.001)
         meet.set()
@@ -74,7 +81,7 @@ def test_who_takes_no_turn_any_more_holds_nobody_up():
     next(gone), next(stuck)
     gone.close()
     assert len(turns._all) == 1
-    assert len(list(turns.share(films("long", 3, log), 100, always))) == 3
+    assert numbers(turns.share(films("long", 3, log), 100, always)) == [0, 1, 2]
     assert log.count("stuck") == 1 and KEPT < 1
 
 
@@ -82,11 +89,73 @@ def test_what_fails_or_is_not_heard_gives_its_turn_back():
     turns = Turns()
 
     def failing():
-        yield 1
+        yield {"film": 1}
         raise ValueError("as it is")
 
     with pytest.raises(ValueError, match="as it is"):
         list(turns.share(failing(), 1, always))
     with pytest.raises(ValueError, match="nobody fetched"):
         list(turns.share(films("deaf", 9, []), 1, lambda: False))
-    assert not turns._all and list(turns.share(films("next", 2, []), 9, always)) == [0, 1]
+    assert not turns._all and numbers(turns.share(films("next", 2, []), 9, always)) == [0, 1]
+
+
+def test_what_waits_is_told_how_many_are_before_it():
+    turns, going = Turns(), threading.Event()
+
+    def made():
+        yield {"film": 0}
+        going.wait(30)
+        yield {"film": 1}
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (turns.share(made(), 5, always) for _ in range(2))
+        next(first)
+        jobs = [pool.submit(numbers, first), pool.submit(next, second)]
+        waits = turns.share(films("waits", 1, []), 5, always)
+        assert next(waits) in (1, 2)  # the second may not have come yet
+        shorter = turns.share(films("shorter", 1, []), 1, always)
+        assert next(shorter) == 1  # what is being made now, though it is longer
+        going.set()
+        assert jobs[0].result(timeout=60) == [1] and jobs[1].result(timeout=60) in (1, {"film": 0})
+        second.close()
+        assert numbers(shorter) == [0] and numbers(waits) == [0]
+    assert not turns._all
+
+
+HERE, THERE = ("10.0.0.1", "a"), ("10.0.0.2", "b")
+
+
+def test_many_short_tasks_of_one_do_not_pass_a_short_one_of_another():
+    turns = Turns()
+    mine = [turns._enter(320, HERE) for _ in range(5)]
+    other, shorter = turns._enter(320, THERE), turns._enter(10, HERE)
+    assert sorted(turns._all) == [shorter, mine[0], other, *mine[1:]]
+    long = turns._enter(4000, ("10.0.0.3", "c"))
+    assert turns._enter(320, ("10.0.0.3", "c")) < long  # one's own short task passes one's own long one
+
+
+def test_what_one_address_and_one_session_have_at_work_is_bounded():
+    turns, (of_address, of_session) = Turns(), MOST_WORK
+    turns._enter(of_session, HERE)
+    with pytest.raises(ValueError, match=f"take {of_session:,} network evaluations already, and this one 1; at most {of_session:,} at a time: wait"):
+        turns._enter(1, HERE)
+    for k in range(of_address // of_session - 1):
+        turns._enter(of_session, (HERE[0], f"{k}"))
+    with pytest.raises(ValueError, match=f"at most {of_address:,} at a time"):
+        turns._enter(1, (HERE[0], "another"))
+    turns._enter(of_session, THERE)
+    turns._enter(of_session, ())  # called from Python
+
+
+def test_a_session_may_have_the_largest_task_that_is_allowed():
+    largest = Compare(rivals(tuple("0123456789"), [("ddim", 1000), ("ddim", 1000), ("ddim", 500)], label="any", count=4, seed=0, guidance=1.0))
+    assert MAX_WORK < largest.work <= MOST_WORK[1] <= MOST_WORK[0]
+
+
+def test_no_more_tasks_are_let_in_than_there_are_threads_for():
+    turns = Turns()
+    for k in range(MOST):
+        turns._enter(1, (str(k), str(k)))
+    with pytest.raises(ValueError, match=f"{MOST} requests are at work already: try again"):
+        next(turns.share(films("late", 1, []), 1, always))
+    assert len(turns._all) == MOST

@@ -5,10 +5,11 @@ from typing import Any
 from PIL import Image
 
 from ..pixels import GAP, gif, png
-from ..player import picture, pictures
+from ..player import beside, picture, pictures
 from .tasks import Film
 
 SCALE = 4  # of the picture of all images; single images are as the network made them
+CARD_WIDTH = 1200  # what sites that show the card of a link make the most of
 MOMENTS = 9  # of a film of the forward process
 
 
@@ -42,6 +43,14 @@ def forward(film: Film) -> bytes:
     for k, row in enumerate(rows):
         both.paste(row, (0, k * (row.height + 3 * GAP)))
     return png(_enlarged(both))
+
+
+def card(film: Film) -> bytes:
+    """Noise on the left and the result on the right as a PNG: 16 images make it 1210×590."""
+    first, *_, last = pictures(film["walks"])
+    both = beside([first, last])
+    scale = max(1, round(CARD_WIDTH / both.width))
+    return png(both.resize((both.width * scale, both.height * scale), Image.Resampling.NEAREST))
 
 
 def animation(film: Film, view: str = "x") -> bytes:

@@ -41,6 +41,11 @@ window.page = {
     link.click();
   },
 
+  // What a hidden tab has at work is stopped: nobody watches it, and the visible one would wait for it.
+  leave() {
+    for (const stop of document.querySelectorAll("[id^=stop-]")) if (!stop.offsetParent) stop.click();
+  },
+
   click(id) { document.querySelector("#" + id).click(); },
 
   player(id) { return document.querySelector(`#${id} ddpm-player`); },
@@ -50,3 +55,6 @@ window.page = {
     setTimeout(() => { if (!this.player(film).walks.length) this.click(button); }, 50);
   },
 };
+document.addEventListener("click", (event) => {
+  if (event.target.closest("[role=tab]")) setTimeout(() => page.leave(), 50);
+});
