@@ -87,7 +87,7 @@ def generate(
     eta: float = ASKED.eta,
     guidance: float = ASKED.guidance,
     film: bool = False,
-) -> tuple[dict[str, Any], FileData, FileData, list[FileData], dict[str, Any] | None]:
+) -> tuple[dict[str, Any], FileData, FileData, list[dict[str, Any]], dict[str, Any] | None]:
     """Samples images from noise.
 
     Args:
@@ -113,8 +113,10 @@ def generate(
         asked = Request(label, count, seed, steps, sampler, time_grid, eta, guidance)
         settings = asked.settings(names)
     found = _last(Generate(settings), weights)
-    first = settings.seeds[0]
-    images = [_file(png, f"digits-{first + k}.png") for k, png in enumerate(answers.singles(found))]
+    images = [  # as plain data: in lists Gradio knows no other files
+        _file(png, f"digits-{seed}.png").model_dump()
+        for seed, png in zip(settings.seeds, answers.singles(found), strict=True)
+    ]
     told, sheet, gif, frames = _answer(found, film)
     return told, sheet, gif, images, frames
 

@@ -74,6 +74,22 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
+# What the page sends when nothing was changed, by the film that it asks for.
+FORMS = {
+    "generate": {"label": "any", "count": 16, "seed": 0, "steps": 20, "sampler": "unipc2", "time_grid": "best", "eta": 0, "guidance": 0},
+    "compare": {"label": "any", "count": 4, "seed": 0, "guidance": 0, "sampler_1": "ddpm", "steps_1": 10, "sampler_2": "ddim", "steps_2": 10,
+                "sampler_3": "unipc2", "steps_3": 10, "sampler_4": "none", "steps_4": 20},
+    "ladder": {"label": "any", "count": 1, "seed": 0, "sampler": "unipc2"},
+    "forward": {"picture": "5", "seed": 0},
+    "denoise": {"picture": "5", "t": 500, "seed": 0, "label": "none", "sampler": "unipc2", "steps": 50},
+}
+
+
+def ask_film(client, name: str = "generate", **asked):
+    """The job of a client of Gradio that asks for a film as the page does: its form, with these fields changed."""
+    return client.submit(*(FORMS[name] | asked).values(), api_name=f"/{name}_film")
+
+
 class Mixture:
     """Equally likely Gaussians of one standard deviation around means (K pixels wide; K = 1: every pixel by itself).
 

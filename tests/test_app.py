@@ -19,7 +19,7 @@ from PIL import Image
 import app
 from ddpm import Pipeline
 from ddpm.pixels import durations
-from tests.helpers import decode, distance
+from tests.helpers import ask_film, decode, distance
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ SMALL = {"count": 4, "steps": 3, "seed": 11}
 
 
 def test_generate_streams_the_process_as_one_film(client):
-    job = client.submit(**SMALL, api_name="/generate_film")
+    job = ask_film(client, **SMALL)
     film, seed = job.result(timeout=120)
     assert seed == 11 and film == job.outputs()[-1][0]
     [walk] = film["walks"]
@@ -46,14 +46,14 @@ def test_generate_streams_the_process_as_one_film(client):
 
 
 def test_a_seed_left_out_is_drawn_by_lot_and_shown(client):
-    film, seed = client.predict(count=1, steps=1, seed=None, api_name="/generate_film")
+    film, seed = ask_film(client, count=1, steps=1, seed=None).result(timeout=120)
     assert 0 <= seed < 2**32 and film["walks"][0]["seeds"] == [seed]
-    again, _ = client.predict(count=1, steps=1, seed=seed, api_name="/generate_film")
+    again, _ = ask_film(client, count=1, steps=1, seed=seed).result(timeout=120)
     assert again["walks"][0]["frames"] == film["walks"][0]["frames"]
 
 
 def test_a_digit_can_be_asked_for_with_guidance(client):
-    film, _ = client.predict(**SMALL, label="7", guidance=1.0, api_name="/generate_film")
+    film, _ = ask_film(client, **SMALL, label="7", guidance=1.0).result(timeout=120)
     assert film["walks"][0]["frames"][-1]["nfe"] == 6 and film["walks"][0]["labels"] == ["7"] * 4
 
 
@@ -78,27 +78,27 @@ def test_the_page_s_film_is_saved_as_a_gif(view, wide):
 
 
 def test_the_other_tasks_are_served_too(client):
-    film = client.predict(count=1, sampler_1="ddim", steps_1=2, sampler_2="heun", steps_2=2, sampler_3="none", sampler_4=None, api_name="/compare_film")
+    film = ask_film(client, "compare", count=1, sampler_1="ddim", steps_1=2, sampler_2="heun", steps_2=2, sampler_3="none", sampler_4=None).result(timeout=120)
     assert [walk["title"] for walk in film["walks"]] == ["ddim · 2 steps", "heun · 2 steps"]
     assert all(walk["distance"] > 0 for walk in film["walks"])
-    film = client.predict(seed=3, sampler="ddim", api_name="/ladder_film")
+    film = ask_film(client, "ladder", seed=3, sampler="ddim").result(timeout=120)
     assert [walk["frames"][-1]["nfe"] for walk in film["walks"]] == [1, 2, 5, 10, 20, 50, 100]
-    film = client.predict(picture="3", seed=5, api_name="/forward_film")
+    film = ask_film(client, "forward", picture="3", seed=5).result(timeout=120)
     assert (film["walks"][0]["frames"][0]["t"], film["walks"][0]["frames"][-1]["t"]) == (1000, 0)
     mine = film["walks"][0]["frames"][-1]["x"]
-    film = client.predict(picture=mine, t=300, seed=5, steps=10, api_name="/denoise_film")
+    film = ask_film(client, "denoise", picture=mine, t=300, seed=5, steps=10).result(timeout=120)
     assert film["walks"][0]["frames"][0]["t"] == 300
-    assert film == client.predict(picture="3", t=300, seed=5, steps=10, api_name="/denoise_film") | {"id": film["id"]}
+    assert film == ask_film(client, "denoise", picture="3", t=300, seed=5, steps=10).result(timeout=120) | {"id": film["id"]}
 
 
 def test_stop_ends_the_work(client):
-    job = client.submit(count=64, steps=300, seed=0, api_name="/generate_film")
+    job = ask_film(client, count=64, steps=300, seed=0)
     for _ in range(600):
         if job.outputs():
             break
         time.sleep(0.1)
     job.cancel()
-    quick = client.submit(**SMALL, api_name="/generate_film")  # there is one worker: it is free again
+    quick = ask_film(client, **SMALL)  # there is one worker: it is free again
     assert quick.result(timeout=60)
 
 
@@ -115,12 +115,13 @@ def test_bad_calls_are_refused_in_words_without_a_traceback_and_the_next_one_is_
     with pytest.raises(gr.Error, match=words):
         app.generate(**SMALL | settings)
     as_on_the_page = words.replace("count must", "images must").replace("label must", "digit must").replace("time_grid", "time grid")
-    for name, expected in (("/generate", words), ("/generate_film", as_on_the_page)):
-        with pytest.raises(AppError, match=expected) as refused:
-            client.predict(**SMALL | settings, api_name=name)
-        assert "\n" not in str(refused.value)
+    with pytest.raises(AppError, match=words):
+        client.predict(**SMALL | settings, api_name="/generate")
+    with pytest.raises(AppError, match=as_on_the_page) as refused:
+        ask_film(client, **SMALL | settings).result(timeout=120)
+    assert "\n" not in str(refused.value)
     assert "Traceback" not in capfd.readouterr().err
-    assert client.predict(count=1, steps=1, seed=0, api_name="/generate_film")
+    assert ask_film(client, count=1, steps=1, seed=0).result(timeout=120)
 
 
 @pytest.mark.parametrize(("task", "settings", "words"), [
@@ -130,9 +131,10 @@ def test_bad_calls_are_refused_in_words_without_a_traceback_and_the_next_one_is_
     ("denoise", {"t": 0}, r"t must be a number in 1\.\.1000"), ("denoise", {"t": None}, "t must be"), ("denoise", {"label": "any?"}, "(label|digit) must be"),
 ])
 def test_the_other_tasks_refuse_in_words_too(client, capfd, task, settings, words):
-    for name in (task, f"{task}_film"):
-        with pytest.raises(AppError, match=words):
-            client.predict(**settings, api_name=f"/{name}")
+    with pytest.raises(AppError, match=words):
+        client.predict(**settings, api_name=f"/{task}")
+    with pytest.raises(AppError, match=words):
+        ask_film(client, task, **settings).result(timeout=120)
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -24,7 +24,7 @@ import ddpm.demo.turns
 import ddpm.pipeline
 from ddpm import Pipeline
 from ddpm.demo import tasks
-from tests.helpers import decode, distance
+from tests.helpers import ask_film, decode, distance
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def drawn(seed, count=4, steps=5):
 
 def test_twenty_visitors_at_once_each_get_their_own_pictures(page):
     def visit(seed):
-        film, told = Client(page.local_url, verbose=False).predict(count=4, steps=5, seed=seed, api_name="/generate_film")
+        film, told = ask_film(Client(page.local_url, verbose=False, httpx_kwargs={"timeout": 120}), count=4, steps=5, seed=seed).result(timeout=120)
         return film["walks"][0], told
 
     seeds = [100 * k for k in range(20)]
@@ -102,11 +102,11 @@ def test_twenty_visitors_at_once_each_get_their_own_pictures(page):
 def test_what_is_too_much_is_refused_in_words_and_served_once_it_is_not(page, client, gate, monkeypatch):
     monkeypatch.setattr(ddpm.demo.turns, "MOST", 3)
     gate.let(0)
-    jobs = [client.submit(count=1, steps=2, seed=seed, api_name="/generate_film") for seed in range(3)]
+    jobs = [ask_film(client, count=1, steps=2, seed=seed) for seed in range(3)]
     until(lambda: len(app.turns._all) == 3)
-    for name in ("/generate_film", "/generate"):
+    for ask in (lambda: ask_film(client, count=1).result(timeout=120), lambda: client.predict(count=1, api_name="/generate")):
         with pytest.raises(AppError, match="3 requests are at work already: try again in some seconds"):
-            client.predict(count=1, steps=2, seed=5, api_name=name)
+            ask()
     gate.let(math.inf)
     assert [job.result(timeout=60)[1] for job in jobs] == [0, 1, 2]
     assert client.predict(count=1, steps=2, seed=5, api_name="/generate")[0]["seeds"] == [5]
@@ -114,10 +114,10 @@ def test_what_is_too_much_is_refused_in_words_and_served_once_it_is_not(page, cl
 
 def test_what_waits_says_how_many_are_before_it(page, client, gate):
     gate.let(0)
-    jobs = [client.submit(count=1, steps=steps, seed=0, api_name="/generate_film") for steps in (2, 3)]
+    jobs = [ask_film(client, count=1, steps=steps, seed=0) for steps in (2, 3)]
     gate.wait(1, 1)
     until(lambda: len(app.turns._all) == 2)
-    last = client.submit(count=1, steps=4, seed=7, api_name="/generate_film")
+    last = ask_film(client, count=1, steps=4, seed=7)
     until(lambda: any(film.get("before") == 2 for film, *_ in last.outputs()))
     gate.let(math.inf)
     assert last.result(timeout=60)[1] == 7 and [job.result(timeout=60)[1] for job in jobs] == [0, 0]
@@ -126,12 +126,12 @@ def test_what_waits_says_how_many_are_before_it(page, client, gate):
 
 def test_a_job_that_is_cancelled_stops_within_a_step(client, gate):
     gate.let(3)
-    job = client.submit(count=9, steps=400, seed=0, api_name="/generate_film")
+    job = ask_film(client, count=9, steps=400, seed=0)
     gate.wait(9, 4)  # it waits at the fourth step
     leaving = threading.Thread(target=job.cancel)
     leaving.start()
     until(lambda: (gate.let(1), not leaving.is_alive())[1])  # one step at a time
-    served = client.submit(count=1, steps=1, seed=0, api_name="/generate_film")
+    served = ask_film(client, count=1, steps=1, seed=0)
     gate.let(math.inf)
     assert served.result(timeout=60)
     assert gate.calls[9] <= 5 + SHOWN_LATE
@@ -150,7 +150,7 @@ def test_a_closed_tab_frees_its_work(page, client, gate):
     gate.wait(9, 4)
     stream.close()
     until(lambda: not any(event.alive for events in page._queue.active_jobs for event in events or ()))
-    served = client.submit(count=1, steps=1, seed=0, api_name="/generate_film")
+    served = ask_film(client, count=1, steps=1, seed=0)
     gate.let(math.inf)
     assert served.result(timeout=60)
     assert gate.calls[9] <= 5 + SHOWN_LATE
@@ -174,7 +174,7 @@ def test_what_nobody_fetches_is_given_up_and_bounded_meanwhile(page, client, mon
     assert sum(task.work for task in app.turns._all) <= ddpm.demo.turns.MOST_WORK[0]
     until(lambda: idle(page))
     monkeypatch.undo()
-    assert client.predict(count=1, steps=1, seed=7, api_name="/generate_film")[1] == 7
+    assert ask_film(client, count=1, steps=1, seed=7).result(timeout=120)[1] == 7
     said = [fetched(page, event) for event in (events[0], events[-1])]
     assert all(text.count("event: ") == 1 and "event: error" in text for text in said)
     assert "nobody fetched" in said[0] and "your other requests take" in said[1]
@@ -189,7 +189,7 @@ def fetched(page, event):
 
 def test_a_result_that_nobody_fetches_is_not_kept(page, client, monkeypatch):
     event = post(page, 3)
-    until(lambda: idle(page))
+    until(lambda: event not in page._queue.event_ids_to_events)
     assert page._queue.pending_messages_per_session[event].qsize() > 1
     monkeypatch.setattr(app, "UNHEARD", 0)
     app._forget(page._queue)
@@ -269,10 +269,10 @@ def test_who_listens_late_but_in_time_gets_all(page, client):
 
 def test_short_work_passes_the_longest_that_is_allowed(page, client, gate):
     """While a small request is made, the large one beside it gets no further than what it was about."""
-    large = client.submit(count=64, steps=312, seed=0, api_name="/generate_film")
+    large = ask_film(client, count=64, steps=312, seed=0)
     gate.wait(64, 3)
     before = gate.calls[64]
-    assert client.predict(count=16, steps=20, seed=0, api_name="/generate_film")[1] == 0
+    assert ask_film(client, count=16, steps=20, seed=0).result(timeout=120)[1] == 0
     assert gate.calls[16] == 20 and gate.calls[64] < 312
     during = gate.calls[64] - before
     large.cancel()
@@ -307,7 +307,7 @@ def test_twenty_then_fifty_clients_get_all_they_ask_for_and_memory_stays_flat(pa
     together(20, 120 * times)
     together(50, 180 * times)
     for seed in range(150 * times):
-        assert client.predict(count=1, steps=1, seed=seed, api_name="/generate_film")[1] == seed
+        assert ask_film(client, count=1, steps=1, seed=seed).result(timeout=120)[1] == seed
     gc.collect()
     assert memory() - before < 100
     assert not app.turns._all and idle(page)
@@ -370,7 +370,7 @@ def test_whatever_is_sent_gets_a_result_or_a_clear_refusal(page, client, name, c
     log = capfd.readouterr()
     assert "Traceback" not in log.err + log.out, log.err[-3000:]
     assert ask(page, name, good)[0] == "complete"
-    assert client.predict(count=1, steps=1, seed=0, api_name="/generate_film")[1] == 0
+    assert ask_film(client, count=1, steps=1, seed=0).result(timeout=120)[1] == 0
 
 
 @pytest.mark.parametrize("file", FILES, ids=["path", "url"])
@@ -381,7 +381,7 @@ def test_no_file_is_taken_by_its_name(page, client, file, capfd):
         kind, content = ask(page, "/forward", sent)
         assert kind == "error" and "root:" not in content and "/tmp" not in content and len(content) < 500
     assert "Traceback" not in capfd.readouterr().err
-    assert client.predict(count=1, steps=1, seed=0, api_name="/generate_film")[1] == 0
+    assert ask_film(client, count=1, steps=1, seed=0).result(timeout=120)[1] == 0
 
 
 @pytest.mark.parametrize("data", [[], ["any"], [{"path": "x", "url": ["a"], "meta": {"_type": "gradio.FileData"}}, *[0] * 7]], ids=["none", "few", "shape"])
@@ -391,7 +391,7 @@ def test_what_is_too_little_or_of_a_wrong_shape_is_said_and_leaves_no_traceback(
     with pytest.raises(urllib.error.HTTPError) as error:
         ask(page, "/nothing", data)
     assert error.value.code == 404
-    assert client.predict(count=1, steps=1, seed=0, api_name="/generate_film")[1] == 0
+    assert ask_film(client, count=1, steps=1, seed=0).result(timeout=120)[1] == 0
     said = capfd.readouterr()
     assert "Traceback" not in said.err + said.out, said.err[-3000:]
 
@@ -412,5 +412,5 @@ def test_a_number_that_json_does_not_know_is_refused(page, client):
         with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate_film/{event}", timeout=60) as stream:
             assert "event: error" in stream.read().decode()
     with pytest.raises(AppError):
-        client.predict(count=1, steps=0, api_name="/generate_film")
-    assert client.predict(count=1, steps=1, seed=0, api_name="/generate_film")[1] == 0
+        ask_film(client, count=1, steps=0).result(timeout=120)
+    assert ask_film(client, count=1, steps=1, seed=0).result(timeout=120)[1] == 0

@@ -13,7 +13,7 @@ from PIL import Image
 import app
 from ddpm import Pipeline, hub
 from ddpm.demo.serving import DEFAULT, Serving, Weights, pipeline
-from tests.helpers import TINY, decode, distance, free_port, tiny_unet
+from tests.helpers import TINY, ask_film, decode, distance, free_port, tiny_unet
 from tests.hub_server import OWNER, TOKEN
 from train.__main__ import main as train
 from train.publish import push
@@ -157,7 +157,7 @@ def test_without_a_hub_and_a_cache_the_app_starts_at_once(tmp_path):
     with AppProcess(f"http://127.0.0.1:{free_port()}", tmp_path) as started:
         assert started.seconds < 15
         assert "The built-in weights draw instead" in started.said
-        assert started.client.predict(count=1, steps=1, seed=0, api_name="/generate_film")
+        assert ask_film(started.client, count=1, steps=1, seed=0).result(timeout=120)
 
 
 def test_the_whole_chain(run, tmp_path, hub_server, monkeypatch):
@@ -176,7 +176,7 @@ def test_the_whole_chain(run, tmp_path, hub_server, monkeypatch):
     assert train([*TINY, "--out", str(second), "--steps", "8", "--lr", "0.05", "--ema", "0", "--warmup", "0"]) == 0
     assert push.main([str(second), REPO]) == 0 and server.commits(REPO) == 2
     with AppProcess(server.url, tmp_path / "app") as started:
-        job = started.client.submit(count=4, steps=3, seed=3, api_name="/generate_film")
+        job = ask_film(started.client, count=4, steps=3, seed=3)
         job.result(timeout=60)
         drawn = decode(job.outputs()[-1][0]["walks"][0]["frames"][-1]["x"])
     new = Pipeline.from_pretrained(second).sample(seeds=seeds, steps=3)

@@ -17,7 +17,7 @@ SMALL = """if True:
     assert draw(["--count", "1", "--steps", "1", "--seed", "0", "--out", sys.argv[1], "--verbose"]) == 0
     page = app.build()
     page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    film, seed, *_ = Client(page.local_url, verbose=False).predict(count=1, steps=1, seed=3, api_name="/generate_film")
+    film, seed, *_ = Client(page.local_url, verbose=False).predict("any", 1, 3, 1, "unipc2", "best", 0, 0, api_name="/generate_film")
     assert seed == 3 and len(film["walks"][0]["frames"]) == 2
     print("served")
     page.close()

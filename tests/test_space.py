@@ -75,7 +75,7 @@ ON_ZERO = """if True:
     page = app.build()
     page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True)
     from gradio_client import Client
-    film, seed = Client(page.local_url, verbose=False).predict(count=4, steps=2, seed=5, api_name="/generate_film")
+    film, seed = Client(page.local_url, verbose=False).predict("any", 4, 5, 2, "unipc2", "best", 0, 0, api_name="/generate_film")
     import os
     from tests.helpers import decode
     decode(film["walks"][0]["frames"][-1]["x"]).save(os.environ["DRAWN"])
