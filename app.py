@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -469,27 +470,38 @@ def _oldest(queue: Any, session: str) -> Any:
     return next(iter(messages._queue), None) if messages else None
 
 
-_waiting: dict[str, tuple[Any, float]] = {}  # the oldest message of each session, since when it is
+_kept: dict[str, tuple[Any, float]] = {}  # the oldest message of each session, and since when
+_forgetting = threading.Lock()
 
 
 def _forget(queue: Any) -> None:
     """Drops finished results that nobody fetched for UNHEARD seconds: Gradio would keep them."""
-    now, before = time.monotonic(), dict(_waiting)
-    _waiting.clear()
-    for session in list(queue.pending_messages_per_session):
-        oldest = _oldest(queue, session)
-        if oldest is None or getattr(oldest, "success", None) is False:
-            continue
-        seen, since = before.get(session, (None, now))
-        _waiting[session] = oldest, since if seen is oldest else now
-        events = queue.pending_event_ids_session.get(session, set())
-        running = any(event in queue.event_ids_to_events for event in events)
-        if not running and now - _waiting[session][1] >= UNHEARD:
-            messages = queue.pending_messages_per_session[session]
-            messages._queue.clear()
-            for event in list(events):
-                failed = ProcessCompletedMessage(output={"error": GONE}, success=False)
-                messages._queue.append(failed.model_copy(update={"event_id": event}))
+    if not _forgetting.acquire(blocking=False):
+        return
+    try:
+        now, before = time.monotonic(), dict(_kept)
+        _kept.clear()
+        for session in list(queue.pending_messages_per_session):
+            oldest = _oldest(queue, session)
+            if oldest is None or getattr(oldest, "success", None) is False:
+                continue
+            seen, since = before.get(session, (None, now))
+            _kept[session] = oldest, since if seen is oldest else now
+            if now - _kept[session][1] >= UNHEARD:
+                _drop(queue, session)
+    finally:
+        _forgetting.release()
+
+
+def _drop(queue: Any, session: str) -> None:
+    """Why it was dropped stays in the place of each result, unless one is still at work."""
+    events = list(queue.pending_event_ids_session.get(session, ()))
+    messages = queue.pending_messages_per_session.get(session)
+    if messages and not any(event in queue.event_ids_to_events for event in events):
+        messages._queue.clear()
+        for event in events:
+            failed = ProcessCompletedMessage(output={"error": GONE}, success=False)
+            messages._queue.append(failed.model_copy(update={"event_id": event}))
 
 
 @contextmanager
@@ -506,7 +518,7 @@ def restore(query: str) -> tuple[Any, ...]:
 
     Each setting is checked; the usual one stands in for what cannot be, and a warning names it.
     """
-    pairs = parse_qsl(query.removeprefix("?")[:1000])
+    pairs = parse_qsl(query.removeprefix("?")[:1000], keep_blank_values=True)
     asked = {key: value for key, value in pairs if key in IN_LINK}
     usual = replace(ASKED, seed=0)
     if not asked:  # what the visitor has typed meanwhile stays

@@ -24,7 +24,7 @@ import ddpm.demo.turns
 import ddpm.pipeline
 from ddpm import Pipeline
 from ddpm.demo import tasks
-from tests.helpers import ask_film, decode, distance
+from tests.helpers import CHROMIUM, ask_film, decode, distance
 
 
 @pytest.fixture
@@ -122,6 +122,25 @@ def test_what_waits_says_how_many_are_before_it(page, client, gate):
     gate.let(math.inf)
     assert last.result(timeout=60)[1] == 7 and [job.result(timeout=60)[1] for job in jobs] == [0, 0]
     assert last.outputs()[0][0] == {"id": "", "walks": [], "before": 2}
+
+
+@pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium here")
+def test_a_visitor_sees_that_they_wait_and_a_hidden_tab_waits_no_longer(page, client, gate, browser):
+    gate.let(0)
+    job = ask_film(client, count=1, steps=2)
+    gate.wait(1, 1)
+    tab = browser.new_page()
+    tab.goto(page.local_url)
+    tab.get_by_role("tab", name="Compare").click()
+    says = "document.querySelector('#compare-film ddpm-player')?.shadowRoot.querySelector('.waits')?.textContent"
+    tab.wait_for_function(f"{says} === 'Waiting: 1 before you.'", timeout=120_000)
+    assert len(app.turns._all) == 2
+    tab.get_by_role("tab", name="Generate").click()
+    until(lambda: len(app.turns._all) == 1)
+    assert tab.evaluate(says) == ""
+    tab.close()
+    gate.let(math.inf)
+    assert job.result(timeout=120)
 
 
 def test_a_job_that_is_cancelled_stops_within_a_step(client, gate):
