@@ -194,9 +194,10 @@ def test_what_nobody_fetches_is_given_up_and_bounded_meanwhile(page, client, mon
     until(lambda: idle(page))
     monkeypatch.undo()
     assert ask_film(client, count=1, steps=1, seed=7).result(timeout=120)[1] == 7
-    said = [fetched(page, event) for event in (events[0], events[-1])]
+    said = [fetched(page, event) for event in events]
     assert all(text.count("event: ") == 1 and "event: error" in text for text in said)
-    assert "nobody fetched" in said[0] and "your other requests take" in said[1]
+    assert all("nobody fetched" in text or "your other requests take" in text for text in said)
+    assert "nobody fetched" in said[0] and any("your other requests take" in text for text in said)
     assert all(messages.qsize() <= 2 for messages in page._queue.pending_messages_per_session.values())
     assert "Traceback" not in capfd.readouterr().err
 

@@ -127,7 +127,7 @@ HERE, THERE = ("10.0.0.1", "a"), ("10.0.0.2", "b")
 
 def test_many_short_tasks_of_one_do_not_pass_a_short_one_of_another():
     turns = Turns()
-    mine = [turns._enter(320, HERE) for _ in range(5)]
+    mine = [turns._enter(320, list(HERE)) for _ in range(5)]
     other, shorter = turns._enter(320, THERE), turns._enter(10, HERE)
     assert sorted(turns._all) == [shorter, mine[0], other, *mine[1:]]
     long = turns._enter(4000, ("10.0.0.3", "c"))

@@ -30,7 +30,7 @@ class _Task(NamedTuple):
     rank: int  # its work, and that of the shorter tasks of the same address
     arrival: int
     work: int
-    who: Sequence[str]
+    who: tuple[str, ...]
 
 
 class Turns:
@@ -46,7 +46,7 @@ class Turns:
     def share(
         self, films: Iterator[Film], work: int, listens: Callable[[], bool], who: Sequence[str] = ()
     ) -> Iterator[Film | int]:
-        """The same films, each computed in its turn; before the first, how many others are before.
+        """The same films, each computed in its turn; while it waits, how many others are before.
 
         work: network evaluations times images, in all. listens: whether the client still fetches.
         who: its address and its session, as far as they are known.
@@ -55,12 +55,9 @@ class Turns:
         """
         me = self._enter(work, who)
         try:
-            told = 0
             while True:
                 if before := self._take(me, listens):
-                    if before != told:
-                        yield before
-                    told = before
+                    yield before  # again and again: only here it can be closed
                     continue
                 try:
                     film = next(films, None)
@@ -68,7 +65,6 @@ class Turns:
                     self._give_back(me)
                 if film is None:
                     return
-                told = 0
                 yield film
         finally:
             with self._changed:
@@ -76,6 +72,7 @@ class Turns:
                 self._changed.notify_all()
 
     def _enter(self, work: int, who: Sequence[str]) -> _Task:
+        who = tuple(who)
         with self._changed:
             if len(self._all) >= MOST:
                 raise ValueError(f"{MOST} requests are at work already: try again in some seconds")
@@ -88,7 +85,7 @@ class Turns:
                     )
             shorter = (each.work for each in self._all if each.who[:1] == who[:1] != ())
             rank = work + sum(each for each in shorter if each <= work)
-            me = _Task(rank, next(self._arrivals), work, tuple(who))
+            me = _Task(rank, next(self._arrivals), work, who)
             self._all[me] = None
             return me
 

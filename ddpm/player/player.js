@@ -144,7 +144,8 @@
 
     /* A new film, or more of the one that is on: told apart by its id. */
     show(film) {
-      this.$(".waits").textContent = film?.before ? `Waiting: ${film.before} before you.` : "";
+      const words = film?.before ? `Waiting: ${film.before} before you.` : "";
+      if (this.$(".waits").textContent !== words) this.$(".waits").textContent = words;  // said once
       if (film?.before) this.toggleAttribute("on", true);
       if (!film?.walks?.length || film.id === this.halted) return;
       const fresh = film.id !== this.id;
