@@ -46,14 +46,14 @@ def test_generate_streams_the_process_as_one_film(client):
 
 
 def test_a_seed_left_out_is_drawn_by_lot_and_shown(client):
-    film, seed = ask_film(client, count=1, steps=1, seed=None).result(timeout=120)
+    film, seed = ask_film(client, count=1, steps=1, seed=None).result()
     assert 0 <= seed < 2**32 and film["walks"][0]["seeds"] == [seed]
-    again, _ = ask_film(client, count=1, steps=1, seed=seed).result(timeout=120)
+    again, _ = ask_film(client, count=1, steps=1, seed=seed).result()
     assert again["walks"][0]["frames"] == film["walks"][0]["frames"]
 
 
 def test_a_digit_can_be_asked_for_with_guidance(client):
-    film, _ = ask_film(client, **SMALL, label="7", guidance=1.0).result(timeout=120)
+    film, _ = ask_film(client, **SMALL, label="7", guidance=1.0).result()
     assert film["walks"][0]["frames"][-1]["nfe"] == 6 and film["walks"][0]["labels"] == ["7"] * 4
 
 
@@ -78,17 +78,17 @@ def test_the_page_s_film_is_saved_as_a_gif(view, wide):
 
 
 def test_the_other_tasks_are_served_too(client):
-    film = ask_film(client, "compare", count=1, sampler_1="ddim", steps_1=2, sampler_2="heun", steps_2=2, sampler_3="none", sampler_4=None).result(timeout=120)
+    film = ask_film(client, "compare", count=1, sampler_1="ddim", steps_1=2, sampler_2="heun", steps_2=2, sampler_3="none", sampler_4=None).result()
     assert [walk["title"] for walk in film["walks"]] == ["ddim · 2 steps", "heun · 2 steps"]
     assert all(walk["distance"] > 0 for walk in film["walks"])
-    film = ask_film(client, "ladder", seed=3, sampler="ddim").result(timeout=120)
+    film = ask_film(client, "ladder", seed=3, sampler="ddim").result()
     assert [walk["frames"][-1]["nfe"] for walk in film["walks"]] == [1, 2, 5, 10, 20, 50, 100]
-    film = ask_film(client, "forward", picture="3", seed=5).result(timeout=120)
+    film = ask_film(client, "forward", picture="3", seed=5).result()
     assert (film["walks"][0]["frames"][0]["t"], film["walks"][0]["frames"][-1]["t"]) == (1000, 0)
     mine = film["walks"][0]["frames"][-1]["x"]
-    film = ask_film(client, "denoise", picture=mine, t=300, seed=5, steps=10).result(timeout=120)
+    film = ask_film(client, "denoise", picture=mine, t=300, seed=5, steps=10).result()
     assert film["walks"][0]["frames"][0]["t"] == 300
-    assert film == ask_film(client, "denoise", picture="3", t=300, seed=5, steps=10).result(timeout=120) | {"id": film["id"]}
+    assert film == ask_film(client, "denoise", picture="3", t=300, seed=5, steps=10).result() | {"id": film["id"]}
 
 
 def test_stop_ends_the_work(client):
@@ -118,10 +118,10 @@ def test_bad_calls_are_refused_in_words_without_a_traceback_and_the_next_one_is_
     with pytest.raises(AppError, match=words):
         client.predict(**SMALL | settings, api_name="/generate")
     with pytest.raises(AppError, match=as_on_the_page) as refused:
-        ask_film(client, **SMALL | settings).result(timeout=120)
+        ask_film(client, **SMALL | settings).result()
     assert "\n" not in str(refused.value)
     assert "Traceback" not in capfd.readouterr().err
-    assert ask_film(client, count=1, steps=1, seed=0).result(timeout=120)
+    assert ask_film(client, count=1, steps=1, seed=0).result()
 
 
 @pytest.mark.parametrize(("task", "settings", "words"), [
@@ -134,7 +134,7 @@ def test_the_other_tasks_refuse_in_words_too(client, capfd, task, settings, word
     with pytest.raises(AppError, match=words):
         client.predict(**settings, api_name=f"/{task}")
     with pytest.raises(AppError, match=words):
-        ask_film(client, task, **settings).result(timeout=120)
+        ask_film(client, task, **settings).result()
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -88,7 +88,7 @@ def drawn(seed, count=4, steps=5):
 
 def test_twenty_visitors_at_once_each_get_their_own_pictures(page):
     def visit(seed):
-        film, told = ask_film(Client(page.local_url, verbose=False, httpx_kwargs={"timeout": 120}), count=4, steps=5, seed=seed).result(timeout=120)
+        film, told = ask_film(Client(page.local_url, verbose=False, httpx_kwargs={"timeout": 120}), count=4, steps=5, seed=seed).result()
         return film["walks"][0], told
 
     seeds = [100 * k for k in range(20)]
@@ -104,7 +104,7 @@ def test_what_is_too_much_is_refused_in_words_and_served_once_it_is_not(page, cl
     gate.let(0)
     jobs = [ask_film(client, count=1, steps=2, seed=seed) for seed in range(3)]
     until(lambda: len(app.turns._all) == 3)
-    for ask in (lambda: ask_film(client, count=1).result(timeout=120), lambda: client.predict(count=1, api_name="/generate")):
+    for ask in (lambda: ask_film(client, count=1).result(), lambda: client.predict(count=1, api_name="/generate")):
         with pytest.raises(AppError, match="3 requests are at work already: try again in some seconds"):
             ask()
     gate.let(math.inf)
@@ -193,7 +193,7 @@ def test_what_nobody_fetches_is_given_up_and_bounded_meanwhile(page, client, mon
     assert sum(task.work for task in app.turns._all) <= ddpm.demo.turns.MOST_WORK[0]
     until(lambda: idle(page))
     monkeypatch.undo()
-    assert ask_film(client, count=1, steps=1, seed=7).result(timeout=120)[1] == 7
+    assert ask_film(client, count=1, steps=1, seed=7).result()[1] == 7
     said = [fetched(page, event) for event in events]
     assert all(text.count("event: ") == 1 and "event: error" in text for text in said)
     assert all("nobody fetched" in text or "your other requests take" in text for text in said)
@@ -292,7 +292,7 @@ def test_short_work_passes_the_longest_that_is_allowed(page, client, gate):
     large = ask_film(client, count=64, steps=312, seed=0)
     gate.wait(64, 3)
     before = gate.calls[64]
-    assert ask_film(client, count=16, steps=20, seed=0).result(timeout=120)[1] == 0
+    assert ask_film(client, count=16, steps=20, seed=0).result()[1] == 0
     assert gate.calls[16] == 20 and gate.calls[64] < 312
     during = gate.calls[64] - before
     large.cancel()
@@ -327,7 +327,7 @@ def test_twenty_then_fifty_clients_get_all_they_ask_for_and_memory_stays_flat(pa
     together(20, 120 * times)
     together(50, 180 * times)
     for seed in range(150 * times):
-        assert ask_film(client, count=1, steps=1, seed=seed).result(timeout=120)[1] == seed
+        assert ask_film(client, count=1, steps=1, seed=seed).result()[1] == seed
     gc.collect()
     assert memory() - before < 100
     assert not app.turns._all and idle(page)
@@ -390,7 +390,7 @@ def test_whatever_is_sent_gets_a_result_or_a_clear_refusal(page, client, name, c
     log = capfd.readouterr()
     assert "Traceback" not in log.err + log.out, log.err[-3000:]
     assert ask(page, name, good)[0] == "complete"
-    assert ask_film(client, count=1, steps=1, seed=0).result(timeout=120)[1] == 0
+    assert ask_film(client, count=1, steps=1, seed=0).result()[1] == 0
 
 
 @pytest.mark.parametrize("file", FILES, ids=["path", "url"])
@@ -401,7 +401,7 @@ def test_no_file_is_taken_by_its_name(page, client, file, capfd):
         kind, content = ask(page, "/forward", sent)
         assert kind == "error" and "root:" not in content and "/tmp" not in content and len(content) < 500
     assert "Traceback" not in capfd.readouterr().err
-    assert ask_film(client, count=1, steps=1, seed=0).result(timeout=120)[1] == 0
+    assert ask_film(client, count=1, steps=1, seed=0).result()[1] == 0
 
 
 @pytest.mark.parametrize("data", [[], ["any"], [{"path": "x", "url": ["a"], "meta": {"_type": "gradio.FileData"}}, *[0] * 7]], ids=["none", "few", "shape"])
@@ -411,7 +411,7 @@ def test_what_is_too_little_or_of_a_wrong_shape_is_said_and_leaves_no_traceback(
     with pytest.raises(urllib.error.HTTPError) as error:
         ask(page, "/nothing", data)
     assert error.value.code == 404
-    assert ask_film(client, count=1, steps=1, seed=0).result(timeout=120)[1] == 0
+    assert ask_film(client, count=1, steps=1, seed=0).result()[1] == 0
     said = capfd.readouterr()
     assert "Traceback" not in said.err + said.out, said.err[-3000:]
 
@@ -432,5 +432,5 @@ def test_a_number_that_json_does_not_know_is_refused(page, client):
         with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate_film/{event}", timeout=60) as stream:
             assert "event: error" in stream.read().decode()
     with pytest.raises(AppError):
-        ask_film(client, count=1, steps=0).result(timeout=120)
-    assert ask_film(client, count=1, steps=1, seed=0).result(timeout=120)[1] == 0
+        ask_film(client, count=1, steps=0).result()
+    assert ask_film(client, count=1, steps=1, seed=0).result()[1] == 0

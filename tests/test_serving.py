@@ -157,7 +157,7 @@ def test_without_a_hub_and_a_cache_the_app_starts_at_once(tmp_path):
     with AppProcess(f"http://127.0.0.1:{free_port()}", tmp_path) as started:
         assert started.seconds < 15
         assert "The built-in weights draw instead" in started.said
-        assert ask_film(started.client, count=1, steps=1, seed=0).result(timeout=120)
+        assert ask_film(started.client, count=1, steps=1, seed=0).result()
 
 
 def test_the_whole_chain(run, tmp_path, hub_server, monkeypatch):
