@@ -158,7 +158,7 @@ WRONG = [  # the query, what else it sets, what it is said about the rest
     ("?digit=none&steps=5", {3: 5}, "digit must be one of any, 0, 1"), ("?digit=%3Cscript%3Ealert(1)%3C/script%3E", {}, "digit must be"),
     ("?sampler=<img/src/onerror=alert(1)>&images=4", {1: 4}, "sampler must be"), ("?grid=power(0.3)", {}, "grid must be one of best, power"),
     ("?eta=nan&sampler=ddim", {4: "ddim"}, "eta must be"), ("?eta=0.5", {}, "eta: sampler unipc2 has no eta"), ("?guidance=inf&digit=2", {0: "2"}, "guidance must be"),
-    ("?seed=" + "9" * 5000, {}, "seed must be"), ("?seed=x&steps=0&digit=7", {0: "7"}, "seed must be a number; steps must be a whole number"),
+    ("?seed=" + "9" * 5000, {}, "seed (for 16 images) must be"), ("?seed=x&steps=0&digit=7", {0: "7"}, "seed must be a number; steps must be a whole number"),
 ]
 
 
