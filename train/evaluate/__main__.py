@@ -234,6 +234,8 @@ def _check_fit(args: argparse.Namespace, pipeline: Pipeline, yardstick: Yardstic
             )
     if (args.unlabelled or args.guidance) and not model.classes:
         raise ValueError(f"{args.model} knows no classes: leave out --unlabelled and --guidance")
+    if args.sweep and pipeline.walks:
+        raise ValueError(f"{args.model} is distilled: it has only its own sampler and grid")
     if args.unlabelled and args.guidance:
         raise ValueError("--guidance insists on a label: leave out --unlabelled")
 
@@ -244,8 +246,11 @@ def _draw(
     """Seeds 0, 1, 2, …, as many for each repetition as there are samples; and what belongs into the
     report."""
     asked = {name: getattr(args, name) for name in HOW if getattr(args, name) is not None}
-    how = Settings([0], **asked)
-    how = replace(how, grid=how.grid or SAMPLERS[how.sampler].grid)  # by name: the table may change
+    how = Settings([0], **pipeline.usual | asked)
+    if not pipeline.walks:
+        # by name: the table may change
+        how = replace(how, grid=how.grid or SAMPLERS[how.sampler].grid)
+    pipeline.times(how)  # what cannot be is refused before the first image
     labelled = bool(pipeline.model.classes) and not args.unlabelled
     count, repetitions = args.samples or SAMPLES, args.seeds or SEEDS
     sets = []
