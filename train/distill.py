@@ -82,10 +82,7 @@ class Jumps(NamedTuple):
         """Those of the walks with these times."""
         rows, longest = [], max(WALKS)
         for steps, starts in WALKS.items():
-            ends, path = (
-                [*starts[1:], STEPS],
-                [*times[steps], *[0.0] * max(WALKS)][: max(WALKS) + 1],
-            )
+            ends, path = [*starts[1:], STEPS], [*times[steps], *[0.0] * (longest + 1 - steps)]
             for k in range(steps):
                 here, there = MOMENTS.index(starts[k]), MOMENTS.index(ends[k])
                 rows.append((here, there, path, k, SHARES[steps] / steps))
@@ -97,7 +94,10 @@ class Jumps(NamedTuple):
 
 @dataclass(frozen=True)
 class Walks:
-    """What is kept of the teacher's walks. states: float16 M×N×C×H×W at MOMENTS. labels: int64 N."""
+    """What is kept of the teacher's walks.
+
+    states: float16 M×N×C×H×W at MOMENTS. labels: int64 N.
+    """
 
     states: Tensor
     labels: Tensor

@@ -234,8 +234,6 @@ def _check_fit(args: argparse.Namespace, pipeline: Pipeline, yardstick: Yardstic
             )
     if (args.unlabelled or args.guidance) and not model.classes:
         raise ValueError(f"{args.model} knows no classes: leave out --unlabelled and --guidance")
-    if args.sweep and pipeline.walks:
-        raise ValueError(f"{args.model} is distilled: it has only its own sampler and grid")
     if args.unlabelled and args.guidance:
         raise ValueError("--guidance insists on a label: leave out --unlabelled")
 
