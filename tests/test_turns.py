@@ -100,25 +100,21 @@ def test_what_fails_or_is_not_heard_gives_its_turn_back():
 
 
 def test_what_waits_is_told_how_many_are_before_it():
-    turns, going = Turns(), threading.Event()
+    turns, making, going = Turns(), threading.Event(), threading.Event()
 
     def made():
+        making.set()
+        going.wait(60)
         yield {"film": 0}
-        going.wait(30)
-        yield {"film": 1}
 
-    with ThreadPoolExecutor(2) as pool:
-        first, second = (turns.share(made(), 5, always) for _ in range(2))
-        next(first)
-        jobs = [pool.submit(numbers, first), pool.submit(next, second)]
-        waits = turns.share(films("waits", 1, []), 5, always)
-        assert next(waits) in (1, 2)  # the second may not have come yet
-        shorter = turns.share(films("shorter", 1, []), 1, always)
-        assert next(shorter) == 1  # what is being made now, though it is longer
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(numbers, turns.share(made(), 5, always))
+        assert making.wait(60)
+        others = [turns.share(films(work, 1, []), work, always) for work in (5, 5, 1)]
+        assert [next(other) for other in others] == [1, 2, 1]  # what is being made now is before all
         going.set()
-        assert jobs[0].result(timeout=60) == [1] and jobs[1].result(timeout=60) in (1, {"film": 0})
-        second.close()
-        assert numbers(shorter) == [0] and numbers(waits) == [0]
+        assert first.result(timeout=60) == [0]
+        assert [numbers(other) for other in reversed(others)] == [[0]] * 3
     assert not turns._all
 
 
