@@ -29,7 +29,7 @@ from ddpm import GRIDS, SAMPLERS, player
 from ddpm.demo import about, requests
 from ddpm.demo.requests import BEST, Request
 from ddpm.demo.serving import DEFAULT, Serving, Weights, on_fastest_device, pipeline
-from ddpm.demo.tasks import Compare, Denoise, Film, Forward, Generate, Ladder, Task
+from ddpm.demo.tasks import Compare, Denoise, Film, Forward, Generate, Ladder, References, Task
 from ddpm.demo.turns import Turns
 from ddpm.engine.cpus import use_all
 from ddpm.hub import ANY, BUILT_IN, NONE, one_line
@@ -55,6 +55,7 @@ IN_LINK: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 turns = Turns()
+references = References()
 serving = Serving(os.environ.get("DDPM_MODEL") or DEFAULT, os.environ.get("DDPM_REVISION") or None)
 
 
@@ -226,7 +227,7 @@ def _model() -> tuple[Weights, tuple[str, ...]]:
 def _run(task: Task, weights: Weights) -> Iterator[Film]:
     """Runs a task. Only plain values go in and out: it may be another process."""
     with _refusing():
-        yield from task.films(on_fastest_device(weights))
+        yield from task.films(on_fastest_device(weights), references)
 
 
 # On a ZeroGPU Space it runs in a process that has a GPU.
@@ -609,7 +610,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
     weights, names = _model()
     model = pipeline(weights)
     steps = min(ASKED.steps, model.model.schedule.T)
-    *_, example = Generate(Request(seed=0, steps=steps).settings(names)).films(model)
+    *_, example = Generate(Request(seed=0, steps=steps).settings(names)).films(model, references)
     last = gr.State(example, time_to_live=3600)
     with gr.Row():
         with gr.Column(scale=3, min_width=280):

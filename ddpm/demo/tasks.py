@@ -30,6 +30,32 @@ SHOW_EVERY = 0.05  # seconds: a film is shown (and can be stopped) about this of
 Film = dict[str, Any]
 
 
+class References:
+    """The results of walks of REFERENCE steps from the last few noises.
+
+    They are kept, because users often compare several times from the same noise. Who serves tasks
+    has one, and passes it to each.
+    """
+
+    MOST = 16
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Pipeline, Settings], Tensor] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, pipeline: Pipeline, settings: Settings) -> Iterator[float | Tensor]:
+        """Yields the share of the way that is done, again and again, and at last the images."""
+        if (pipeline, settings) not in self._kept:
+            for k, frame in enumerate(pipeline.stream(settings)):  # noqa: B007 - the last counts
+                yield k / settings.steps
+            self._kept[pipeline, settings] = frame.x
+            while len(self._kept) > self.MOST:
+                self._kept.popitem(last=False)
+        yield self._kept[pipeline, settings]
+
+
 class Task(Protocol):
     """Something that the page can show."""
 
@@ -37,8 +63,11 @@ class Task(Protocol):
     def work(self) -> int:
         """Network evaluations times images, in all."""
 
-    def films(self, pipeline: Pipeline) -> Iterator[Film]:
-        """The film so far, again and again; the last one is complete."""
+    def films(self, pipeline: Pipeline, references: References) -> Iterator[Film]:
+        """The film so far, again and again; the last one is complete.
+
+        references: where the walks that others are compared with are kept.
+        """
 
 
 @dataclass(frozen=True)
@@ -52,7 +81,7 @@ class Generate:
         """As in `Task`."""
         return self.settings.work
 
-    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+    def films(self, pipeline: Pipeline, references: References) -> Iterator[Film]:
         """As in `Task`."""
         yield from _shown([_Running(pipeline, self.settings)])
 
@@ -71,13 +100,13 @@ class Compare:
         """As in `Task`; the walk of a thousand steps too."""
         return sum(each.work for each in self.rivals) + reference(self.rivals[0]).work
 
-    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+    def films(self, pipeline: Pipeline, references: References) -> Iterator[Film]:
         """As in `Task`."""
         running = [
             _Running(pipeline, each, title=f"{each.sampler} · {_steps(each.steps)}")
             for each in self.rivals
         ]
-        yield from _shown(running, then=lambda: _distances(pipeline, running))
+        yield from _shown(running, then=lambda: _distances(pipeline, running, references))
 
 
 @dataclass(frozen=True)
@@ -92,14 +121,14 @@ class Ladder:
         walks = [replace(self.settings, steps=steps) for steps in LADDER]
         return sum(each.work for each in (*walks, reference(self.settings)))
 
-    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+    def films(self, pipeline: Pipeline, references: References) -> Iterator[Film]:
         """As in `Task`."""
         running = [
             _Running(pipeline, replace(self.settings, steps=steps), title=_steps(steps))
             for steps in LADDER
             if steps <= pipeline.model.schedule.T
         ]
-        yield from _shown(running, then=lambda: _distances(pipeline, running))
+        yield from _shown(running, then=lambda: _distances(pipeline, running, references))
 
 
 @dataclass(frozen=True)
@@ -114,7 +143,7 @@ class Forward:
         """As in `Task`."""
         return FORWARD_MOMENTS
 
-    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+    def films(self, pipeline: Pipeline, references: References) -> Iterator[Film]:
         """As in `Task`; this one is short, and comes whole."""
         T, moments = pipeline.model.schedule.T, FORWARD_MOMENTS
         times = [T * (1 - k / moments) for k in range(moments + 1)]
@@ -138,7 +167,7 @@ class Denoise:
         """As in `Task`, if it were the whole way."""
         return self.settings.work
 
-    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+    def films(self, pipeline: Pipeline, references: References) -> Iterator[Film]:
         """As in `Task`."""
         start = Start(as_images(pipeline, self.picture), self.t)
         settings = replace(self.settings, start=start)
@@ -199,41 +228,15 @@ def _shown(
     yield film(walks, id)
 
 
-class _References:
-    """The results of walks of REFERENCE steps from the last few noises.
-
-    They are kept, because users often compare several times from the same noise.
-    """
-
-    MOST = 16
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Pipeline, Settings], Tensor] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def find(self, pipeline: Pipeline, settings: Settings) -> Iterator[float | Tensor]:
-        """Yields the share of the way that is done, again and again, and at last the images."""
-        if (pipeline, settings) not in self._kept:
-            for k, frame in enumerate(pipeline.stream(settings)):  # noqa: B007 - the last counts
-                yield k / settings.steps
-            self._kept[pipeline, settings] = frame.x
-            while len(self._kept) > self.MOST:
-                self._kept.popitem(last=False)
-        yield self._kept[pipeline, settings]
-
-
-references = _References()
-
-
 def reference(settings: Settings) -> Settings:
     """The walk with which one from the same noise is compared."""
     sampler, steps = REFERENCE
     return replace(settings, sampler=sampler, steps=steps, grid=None, eta=None)
 
 
-def _distances(pipeline: Pipeline, running: Sequence[_Running]) -> Iterator[None]:
+def _distances(
+    pipeline: Pipeline, running: Sequence[_Running], references: References
+) -> Iterator[None]:
     """Tells each walk how far it ended from the reference: root mean square, in brightness 0..1."""
     settings = reference(running[0].settings)
     settings = replace(settings, steps=min(settings.steps, pipeline.model.schedule.T))

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 FEATURES = 128
 ARCHITECTURE = ("channels", "size", "classes")
 _BATCH = 500
