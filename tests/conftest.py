@@ -7,7 +7,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two busy processes with two threads each crawl on two cores
 
-from tests.helpers import CHROMIUM, TINY
+from tests.helpers import CHROMIUM, DIGITS, TINY
 
 SLOW = {"page", "referee"}  # fixtures that start a server or train for a while
 
@@ -82,4 +82,14 @@ def run(tmp_path_factory):
 
     out = tmp_path_factory.mktemp("run") / "tiny"
     assert main([*TINY, "--out", str(out), "--steps", "12"]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def referee(tmp_path_factory):
+    """A folder that `python -m train.evaluate.judge` wrote in seconds: its judges see little, but always the same."""
+    from train.evaluate import judge
+
+    out = tmp_path_factory.mktemp("judge") / "tiny"
+    assert judge.main(["--data", str(DIGITS), "--out", str(out), "--epochs", "8", "--steps", "150"]) == 0
     return out

@@ -39,14 +39,6 @@ from train.evaluate.panel import JUDGES
 from train.evaluate.yardstick import Sample, Yardstick
 
 
-@pytest.fixture(scope="session")
-def referee(tmp_path_factory):
-    """A folder that `python -m train.evaluate.judge` wrote in seconds: its judges see little, but always the same."""
-    out = tmp_path_factory.mktemp("judge") / "tiny"
-    assert judge.main(["--data", str(DIGITS), "--out", str(out), "--epochs", "8", "--steps", "150"]) == 0
-    return out
-
-
 @pytest.fixture
 def options(referee):
     """What every evaluation here is told."""
