@@ -13,7 +13,6 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from ddpm import __main__ as draw
 from ddpm import hub
 from ddpm.browser import __main__ as browser
 from ddpm.files import check_writable, write_atomic
-from tests.helpers import DIGITS, REPORT, TINY
+from tests.helpers import DIGITS, REPORT, TINY, full_disk
 from tests.hub_server import OWNER
 from train import __main__ as train
 from train.benchmark import sampling, training
@@ -132,17 +131,6 @@ def test_a_card_that_cannot_be_replaced_stays(home, capsys):
         refused(card.main, [str(run)], capsys)
     (run / "evaluation.json").unlink()
     assert contents(run) == there
-
-
-@contextmanager
-def full_disk(limit=100):
-    """A limit on the size of files stands for the full disk: the system refuses the write half-way either way."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def judged_by(referee):
