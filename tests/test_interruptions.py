@@ -28,6 +28,7 @@ from ddpm.files import check_writable, write_atomic
 from tests.helpers import DIGITS, REPORT, TINY, full_disk
 from tests.hub_server import OWNER
 from train import __main__ as train
+from train.benchmark import browser as browser_benchmark
 from train.benchmark import sampling, training
 from train.checkpoint import CHECKPOINT, alone, read_header
 from train.data import DATASETS
@@ -69,6 +70,7 @@ FOLDERS = {
     "train": (train.main, lambda run: [*TINY, "--steps", "1", "--out"]),
     "judge": (judge.main, lambda run: ["--data", str(DIGITS), "--epochs", "1", "--steps", "1", "--out"]),
     "export": (export.main, lambda run: [str(run)]),
+    "images": (browser_benchmark.main, lambda run: ["--model", str(run), "--count", "1", "--steps", "1", "--out"]),
     "space": (browser.main, lambda run: ["--model", str(run), "--space"]),
 }
 LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here, in which not even root may write")
