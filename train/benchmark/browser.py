@@ -29,6 +29,7 @@ from ddpm.engine import onnx
 from ddpm.files import write_atomic
 from ddpm.pixels import png, sheet
 from ddpm.samplers import SAMPLERS
+from ddpm.settings import Settings
 
 from ..command import add_option, command
 from .sampling import table
@@ -243,8 +244,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--agreement", action="store_true", help="compare images with Python's instead")
     add("--out", "sample images in the browser into this folder instead", type=Path, metavar="DIR")
     add("--count", "how many, with --out", type=int, default=2000)
-    add("--sampler", "for --out", choices=SAMPLERS, default="unipc2", metavar="SAMPLER")
-    add("--steps", "for --out", type=int, default=20)
+    add("--sampler", "for --out", choices=SAMPLERS, default=Settings.sampler, metavar="SAMPLER")
+    add("--steps", "for --out", type=int, default=Settings.steps)
     return p
 
 
@@ -300,12 +301,12 @@ def bounds(
     tab.goto(path.as_uri())
     tab.evaluate("ddpm.engine.ready")
     for count, bound in ((1, "60"), (BATCH, "800")):
-        request = wish(pipeline, list(range(count)), "unipc2", STEPS)
+        request = wish(pipeline, list(range(count)), Settings.sampler, STEPS)
         took = tab.evaluate(_TIMED, [request, args.rounds])
         row(f"{count} image{'s' * (count > 1)}, {STEPS} evaluations, ms", took, ".0f", bound)
     sizes = [memory(browser, tab)]
     for _ in range(2):
-        tab.evaluate(_TIMED, [wish(pipeline, [0, 1, 2, 3], "unipc2", 1), DRAWS])
+        tab.evaluate(_TIMED, [wish(pipeline, [0, 1, 2, 3], Settings.sampler, 1), DRAWS])
         sizes.append(memory(browser, tab))
     rows.append(
         [

@@ -30,6 +30,7 @@ from .report import table
 from .yardstick import Sample, Yardstick
 
 SAMPLES, SEEDS, SWEPT = 10_000, 3, 2_000
+EVALUATIONS = (5, 10, 20)  # of a sweep
 HOW = ("sampler", "steps", "grid", "guidance")  # how a model samples, labels apart
 
 
@@ -86,7 +87,11 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     how("--sampler", help=f"the rule for each step (default: {Settings.sampler})")
     how("--steps", help=f"steps from noise to image (default: {Settings.steps})", type=int)
     how("--grid", help="where along the way the steps fall (default: the sampler's own)")
-    how("--guidance", help="weight of classifier-free guidance (default: 0)", type=float)
+    how(
+        "--guidance",
+        help=f"weight of classifier-free guidance (default: {Settings.guidance:g})",
+        type=float,
+    )
     how(
         "--unlabelled",
         help="give the network no labels (else each class as often as in training)",
@@ -102,9 +107,9 @@ def _add_sweep(p: argparse.ArgumentParser) -> None:
         "--sweep", help="compare; what --out has already is not computed again", action="store_true"
     )
     many("--samplers", help="(default: all)", nargs="+")
-    many(
-        "--evaluations", help="network evaluations an image (default: 5 10 20)", type=int, nargs="+"
-    )
+    usual = " ".join(map(str, EVALUATIONS))
+    evaluations = f"network evaluations an image (default: {usual})"
+    many("--evaluations", help=evaluations, type=int, nargs="+")
     many("--grids", help="(default: each sampler's own)", nargs="+")
     many("--plot", help="picture to write", type=Path, metavar="FILE.png")
 
@@ -146,7 +151,7 @@ def run(args: argparse.Namespace, command: str) -> None:
             args.samples or SWEPT,
             not args.unlabelled,
             args.samplers,
-            args.evaluations or [5, 10, 20],
+            args.evaluations or list(EVALUATIONS),
             args.grids,
         )
         sweep.run(pipeline, yardstick, plan, args.out, args.plot)
