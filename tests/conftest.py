@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two busy processe
 
 from tests.helpers import CHROMIUM, DIGITS, TINY
 
-SLOW = {"page", "referee"}  # fixtures that start a server or train for a while
+SLOW = {"page", "referee"}  # fixtures that start the app or train for a while
 
 
 def pytest_collection_modifyitems(items):

@@ -216,6 +216,7 @@ def test_what_nobody_could_pull_is_not_pushed(server, run, tmp_path, capsys):
     assert server.asked == []
 
 
+@pytest.mark.slow
 def test_training_pushes_at_the_end_and_on_the_way(server, tmp_path, monkeypatch, capsys):
     finish = push.Background.start
     monkeypatch.setattr(push.Background, "start", lambda self, make: (finish(self, make), self.finish()))  # one a step

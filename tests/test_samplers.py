@@ -164,6 +164,7 @@ def test_the_error_falls_with_the_order_of_the_method(name, order, counts, equal
 
 
 @pytest.mark.parametrize("name", ["ddpm", "ddpm-large", "ddim eta=0.5", "ddim eta=1", "euler-a", "sde-dpm++2m"])
+@pytest.mark.slow
 def test_a_mixture_is_drawn_with_its_mean_and_covariance(name):
     """Two pixels, strongly correlated: what a sampler draws has the mean and the covariance of the data."""
     schedule, n = Schedule(), 10_000
