@@ -57,9 +57,10 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     _add(p, "--guidance", guidance, type=float, default=Settings.guidance)
     cost = "each is one network evaluation; heun: two, plms: one more in total"
     steps = f"from noise to image; more is slower and finer ({cost})"
-    _add(p, "--steps", steps, type=int, default=Settings.steps)
+    usual = f"{Settings.steps}, or what the model was distilled for, if left out"
+    _add(p, "--steps", f"{steps} ({usual})", type=int)
     rules = ", ".join(SAMPLERS)
-    _add(p, "--sampler", f"the rule for each step: {rules}", default=Settings.sampler)
+    _add(p, "--sampler", f"the rule for each step: {rules} ({Settings.sampler} likewise)")
     grids = f"where along the way the steps fall: {', '.join(GRIDS)}, perhaps with parameters"
     best = "the one that was measured to be best for the sampler, if left out"
     _add(p, "--grid", f"{grids}, as in 'power(0.6)' ({best})")
@@ -87,23 +88,19 @@ def run(args: argparse.Namespace) -> None:
     use_all()
     device = _device(args.device)
     pipeline = Pipeline.from_pretrained(args.model, revision=args.revision, device=device)
-    settings = Settings(
-        seeds,
-        _label(args.label, pipeline),
-        args.sampler,
-        args.steps,
-        args.grid,
-        args.guidance,
-        args.eta,
-    )
+    names = "sampler", "steps", "grid", "guidance", "eta"
+    asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    settings = Settings(seeds, _label(args.label, pipeline), **pipeline.usual | asked)
     if args.verbose:
         print(f"engine: {pipeline.engine.text}")
     start = time.perf_counter()
-    bar = tqdm(pipeline.stream(settings), total=args.steps + 1, unit="step", leave=False)
-    images = Images.collect(bar, seeds, pipeline.names(settings), args.steps + 1)
+    total = len(pipeline.times(settings))
+    bar = tqdm(pipeline.stream(settings), total=total, unit="step", leave=False)
+    images = Images.collect(bar, seeds, pipeline.names(settings), total)
     seconds = time.perf_counter() - start
     images.save(args.out)
-    how = f"{args.sampler}, {args.steps} steps, {images.frames[-1].nfe} network evaluations each"
+    walk = f"{settings.sampler}, {settings.steps} steps"
+    how = f"{walk}, {images.frames[-1].nfe} network evaluations each"
     which = f"{args.count} images, seeds {seeds[0]}..{seeds[-1]}"
     print(f"{args.out}: {which}, {how}, {seconds:.1f} s")
 

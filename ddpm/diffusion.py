@@ -46,7 +46,7 @@ PREDICTIONS: dict[str, Prediction] = {
 }
 
 
-def _coefficients(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+def coefficients(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     """alpha and sigma at N times, as float32 N×1×1×1."""
     alpha, sigma = schedule(t)
     return alpha.float()[:, None, None, None], sigma.float()[:, None, None, None]
@@ -57,7 +57,7 @@ def add_noise(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
 
     x0 and eps are N×C×H×W, t are N times in [0, T].
     """
-    alpha, sigma = _coefficients(schedule, t)
+    alpha, sigma = coefficients(schedule, t)
     return alpha * x0 + sigma * eps
 
 
@@ -72,7 +72,7 @@ def loss(model: UNet, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor) -> T
         t: N times in 1..T.
     """
     prediction = PREDICTIONS[model.prediction]
-    alpha, sigma = _coefficients(model.schedule, t)
+    alpha, sigma = coefficients(model.schedule, t)
     out: Tensor = model(alpha * x0 + sigma * eps, t, y).float()
     return (out - prediction.target(x0, eps, alpha, sigma)).square().mean()
 

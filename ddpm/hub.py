@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +81,7 @@ def load(source: str | os.PathLike[str], revision: str | None = None) -> Loaded:
     _check_texts(config, config_path)
     _check_counts(config, config_path)
     _check_history(config, config_path)
+    _check_distilled(config, model.schedule.T, config_path)
     needed = sum(4 * p.numel() for p in model.state_dict().values())
     weights_path = place.find(WEIGHTS, needed + _HEADER_BYTES)
     try:
@@ -327,6 +329,36 @@ def _check_history(config: dict[str, Any], path: Path) -> None:
             f"{path}: history must hold commands (up to 100 lines that start python or torchrun, "
             "of up to 2000 characters), images and minutes, or be left out"
         )
+
+
+def _check_distilled(config: dict[str, Any], T: int, path: Path) -> None:
+    """Checks what a distilled model says of itself: its teacher, and the times of its walks.
+
+    walks: by number of steps, the times at which the network may be asked, falling from at most T.
+    """
+    distilled = config.get("distilled")
+    if distilled is not None and not (
+        isinstance(distilled, dict)
+        and isinstance(teacher := distilled.get("teacher"), str)
+        and re.fullmatch("[0-9a-f]{64}", teacher)
+        and isinstance(walks := distilled.get("walks"), dict)
+        and 1 <= len(walks) <= 10
+        and all(_is_walk(steps, times, T) for steps, times in walks.items())
+    ):
+        raise ValueError(
+            f"{path}: distilled must hold teacher (a sha256) and walks (for each number of steps, "
+            f"1 to 100, as many times, falling from at most {T} to 1), or be left out"
+        )
+
+
+def _is_walk(steps: str, times: object, T: int) -> bool:
+    return (
+        isinstance(times, list)
+        and 1 <= len(times) <= 100
+        and steps == str(len(times))
+        and all(type(t) in (int, float) and 1 <= t <= T for t in times)  # NaN compares false
+        and all(later < earlier for earlier, later in pairwise(times))
+    )
 
 
 def load_weights(model: UNet, path: Path, sha256: str) -> None:

@@ -20,6 +20,7 @@ from .settings import MAX_IMAGES, Settings
 from .unet import UNet
 
 GOLDEN = 2654435769  # 2**32 over the golden ratio
+DISTILLED = "ddim"  # the sampler of distilled models: their steps were made for it
 MAX_PIXELS = 2**22  # in all images together: their frames then stay below 1.5 GB
 
 
@@ -31,6 +32,9 @@ class Pipeline:
         config: what its config.json says, data set and class names among it.
         commit: of the Hub repo it came from, if it did.
         finished: the weights will not change any more, so the engine may take a copy of them.
+
+    walks: of a distilled model (`python -m train.distill`), the times at which the network may be
+    asked, by number of steps; empty for others.
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class Pipeline:
         self.config = config or {}
         self.commit = commit
         self.finished = finished
+        distilled = self.config.get("distilled") or {"walks": {}}
+        self.walks = {int(steps): times for steps, times in distilled["walks"].items()}
         self._engines: dict[tuple[torch.device, int], Engine] = {}
 
     @classmethod
@@ -85,6 +91,13 @@ class Pipeline:
         return self._engines[here]
 
     @property
+    def usual(self) -> dict[str, Any]:
+        """The sampler and the steps that `sample` takes if it is told nothing else."""
+        if self.walks:
+            return {"sampler": DISTILLED, "steps": max(self.walks)}
+        return {"sampler": Settings.sampler, "steps": Settings.steps}
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The name of each label."""
         return tuple(self.config.get("class_names") or (str(k) for k in range(self.model.classes)))
@@ -106,6 +119,20 @@ class Pipeline:
         words = [*self.class_names, None]
         return [None] * len(settings.seeds) if y is None else [words[k] for k in y.tolist()]
 
+    def times(self, settings: Settings) -> list[float]:
+        """Where the frames of a walk lie, from its start to 0. Raises ValueError as `stream`."""
+        if not self.walks:
+            return settings.times(self.model.schedule)
+        own = settings.sampler == DISTILLED and settings.steps in self.walks
+        plain = settings.grid is None and not settings.guidance and settings.start is None
+        if not own or not plain or settings.eta:
+            steps = ", ".join(map(str, self.walks))
+            raise ValueError(
+                f"this model is distilled: it samples with {DISTILLED} in {steps} steps, from pure "
+                "noise, with no grid, guidance or eta"
+            )
+        return [*self.walks[settings.steps], 0.0]
+
     def stream(self, settings: Settings) -> Iterator[Frame]:
         """The reverse process, frame by frame from pure noise to the finished images.
 
@@ -113,7 +140,7 @@ class Pipeline:
         that do not fit this model.
         """
         self._check_count(settings)
-        y, times = self._labels(settings), settings.times(self.model.schedule)
+        y, times = self._labels(settings), self.times(settings)
         if settings.guidance and (y is None or (y == self.model.classes).any()):
             raise ValueError("guidance needs a label: say what to guide towards")
         denoise = denoiser(self.model, y, guidance=settings.guidance, run=self.engine.run)
@@ -134,11 +161,12 @@ class Pipeline:
     def sample(self, seeds: Sequence[int], **fields: Any) -> Images:
         """The finished images, with the frames that a film of the way shows.
 
-        fields: as in `Settings`: labels, sampler, steps, grid, guidance, eta, start. Raises
-        ValueError as `stream`, TypeError for an unknown field.
+        fields: as in `Settings`: labels, sampler, steps, grid, guidance, eta, start; sampler and
+        steps, if left out, as in `usual`. Raises ValueError as `stream`, TypeError for an unknown
+        field.
         """
-        settings = Settings(seeds, **fields)
-        total = len(settings.times(self.model.schedule))
+        settings = Settings(seeds, **self.usual | fields)
+        total = len(self.times(settings))
         return Images.collect(self.stream(settings), settings.seeds, self.names(settings), total)
 
     def save_page(self, path: str | os.PathLike[str]) -> None:

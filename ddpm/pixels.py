@@ -12,11 +12,11 @@ FRAME_MS, LAST_MS = 80, 2000
 GAP = 2  # pixels between images, before enlarging
 _COLORS = {"L": 16, "RGB": 128}  # in moving frames: noise in all 256 makes larger files for nothing
 
-# Clean images lie in [-LIMIT, LIMIT]. Where images have most of their pixels, at black and at
-# white, gray levels are set further apart: black 26 steps below gray level 1, and 250 to 255 six
-# steps from each other. A network never hits a value exactly, and there its small errors would
-# show: as grain on a black ground, as white of the wrong shade. Between them a step is 1 / 127.5.
-# Every gray level still comes back exactly.
+# Clean images lie in [-LIMIT, LIMIT]. A gray level is a step of 1 / 127.5, but for those at both
+# ends, where images have most of their pixels: black lies 26 steps below gray level 1, and 250 to
+# 255 lie six steps from each other. A network never hits a value exactly, and there its small
+# errors would show, as grain on a black ground or as white of the wrong shade. Every gray level
+# still comes back exactly.
 _STEPS = torch.tensor([0] + [26] + [1] * 249 + [6] * 5, dtype=torch.float64)
 LIMIT = 1 + 25 / 127.5
 _LEVELS = (_STEPS.cumsum(0) / 127.5 - LIMIT).float()  # the value of each gray level 0..255

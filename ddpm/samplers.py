@@ -418,19 +418,19 @@ def _adams_bashforth(
 
 
 SAMPLERS: dict[str, Sampler] = {
-    "dpm++2m": Sampler(dpm_pp_2m, "power(0.3)"),
-    "dpm++3m": Sampler(dpm_pp_3m, "power(0.3)"),
-    "sde-dpm++2m": Sampler(sde_dpm_pp_2m, "power(0.4)", fresh_noise=True),
-    "unipc2": Sampler(unipc2, "power(0.4)"),
-    "unipc3": Sampler(unipc3, "power(0.4)"),
-    "ipndm": Sampler(ipndm, "power(0.3)"),
-    "plms": Sampler(plms, "karras(5,0.05,20)"),
-    "heun": Sampler(heun, "karras(5,0.05,20)"),
-    "euler": Sampler(euler, "power(0.3)"),
-    "euler-a": Sampler(euler_a, "power(0.4)", fresh_noise=True),
-    "ddim": Sampler(ddim, "power(0.3)", {"eta": Bounds(0, 1)}),
-    "ddpm": Sampler(ddpm, "power(0.4)", fresh_noise=True),
-    "ddpm-large": Sampler(ddpm_large, "power(0.3)", fresh_noise=True),
+    "dpm++2m": Sampler(dpm_pp_2m, "uniform"),
+    "dpm++3m": Sampler(dpm_pp_3m, "uniform"),
+    "sde-dpm++2m": Sampler(sde_dpm_pp_2m, "uniform", fresh_noise=True),
+    "unipc2": Sampler(unipc2, "power(1.2)"),
+    "unipc3": Sampler(unipc3, "power(1.2)"),
+    "ipndm": Sampler(ipndm, "uniform"),
+    "plms": Sampler(plms, "karras(7,0.002,20)"),
+    "heun": Sampler(heun, "karras(7,0.002,20)"),
+    "euler": Sampler(euler, "uniform"),
+    "euler-a": Sampler(euler_a, "uniform", fresh_noise=True),
+    "ddim": Sampler(ddim, "uniform", {"eta": Bounds(0, 1)}),
+    "ddpm": Sampler(ddpm, "uniform", fresh_noise=True),
+    "ddpm-large": Sampler(ddpm_large, "uniform", fresh_noise=True),
 }
 
 

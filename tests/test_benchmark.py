@@ -15,7 +15,7 @@ from tests.helpers import DIGITS, in_diffusers, tiny_unet
 from train.benchmark import training
 from train.data import DATASETS, Data
 from train.evaluate.panel import Verdict
-from train.loop import Recipe, Trainer
+from train.loop import Recipe, Trainer, from_data
 
 pytestmark = pytest.mark.slow
 
@@ -33,8 +33,8 @@ def small() -> UNet:
 
 def test_the_plain_loop_does_the_work_of_the_trainer():
     model = small()
-    trainer = Trainer(copy.deepcopy(model), digits(), RECIPE)
-    plain = training.PlainLoop(model, trainer.data, RECIPE)
+    trainer = Trainer(copy.deepcopy(model), from_data(digits(), RECIPE, model.schedule.T), RECIPE)
+    plain = training.PlainLoop(model, digits(), RECIPE)
     plain.generator.set_state(trainer.generator.get_state())  # it has drawn one batch already
     before = copy.deepcopy(model.state_dict())
     for _ in range(3):

@@ -63,7 +63,7 @@ def test_its_dpm_solver_which_cannot_clip_draws_nearly_the_same(built_in):
 ])
 def test_every_prediction_and_schedule_goes_over(tmp_path, changes):
     model = tiny_unet(**{"schedule": Schedule("linear", 100)} | changes)
-    for name, content in layout(model).items():
+    for name, content in layout(model, {}).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_atomic(tmp_path / name, content)
     x = Pipeline(model).sample(seeds=SEEDS, labels=model.classes or None, sampler="ddim", steps=10, grid="uniform").x
@@ -74,8 +74,8 @@ def test_every_prediction_and_schedule_goes_over(tmp_path, changes):
 
 
 def test_the_same_weights_are_the_same_bytes():
-    assert layout(tiny_unet()) == layout(tiny_unet())
-    assert all(json.loads(content) for name, content in layout(tiny_unet()).items() if name.endswith(".json"))
+    assert layout(tiny_unet(), {}) == layout(tiny_unet(), {})
+    assert all(json.loads(content) for name, content in layout(tiny_unet(), {}).items() if name.endswith(".json"))
 
 
 def test_bad_input_costs_one_line(tmp_path, capsys):

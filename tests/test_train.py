@@ -323,10 +323,14 @@ def test_own_rgb_images_can_be_trained_on(tmp_path, capsys):
     assert pipeline.sample(seeds=[0], labels=1, steps=2).x.shape == (1, 3, 16, 16)
 
 
+def digits(recipe, device="cpu"):
+    return loop.from_data(DATASETS["mnist"].training(DIGITS, None).to(torch.device(device)), recipe, tiny_unet().schedule.T)
+
+
 def test_labels_are_dropped_for_each_sample_by_itself():
     torch.manual_seed(0)
-    trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), DATASETS["mnist"].training(DIGITS, None),
-                           loop.Recipe(400, drop_label=0.25))
+    recipe = loop.Recipe(400, drop_label=0.25)
+    trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), digits(recipe), recipe)
     dropped = (trainer.batch[1] == 10).float().mean().item()
     assert 0.15 < dropped < 0.35
 
@@ -362,7 +366,8 @@ def test_the_processes_together_see_the_whole_batch():
 
 
 def test_the_average_warms_up_and_then_follows_slowly():
-    trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), DATASETS["mnist"].training(DIGITS, None), loop.Recipe(2, ema=0.5))
+    recipe = loop.Recipe(2, ema=0.5)
+    trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), digits(recipe), recipe)
     name, _ = next(iter(trainer.model.named_parameters()))
     average = trainer.tensors()[f"ema.{name}"].double().clone()
     for step in range(1, 15):
@@ -374,8 +379,8 @@ def test_the_average_warms_up_and_then_follows_slowly():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; never run yet: none was to be had so far")
 def test_a_captured_step_on_a_gpu_is_the_step():
-    data = DATASETS["mnist"].training(DIGITS, None).to(torch.device("cuda"))
-    compiled, plain = (loop.Trainer(tiny_unet(size=28, mults=(1, 1)).cuda(), data, loop.Recipe(64), compile=compile)
+    recipe = loop.Recipe(64)
+    compiled, plain = (loop.Trainer(tiny_unet(size=28, mults=(1, 1)).cuda(), digits(recipe, "cuda"), recipe, compile=compile)
                        for compile in (True, False))
     for (name, a), b in zip(compiled.tensors().items(), plain.tensors().values(), strict=True):
         assert torch.equal(a.cpu(), b.cpu()), f"capturing changed {name}"

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -74,18 +75,22 @@ class Record(NamedTuple):
     fraction: float  # of the whole run that is done, 0..1
 
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # images in [-1, 1], labels, times, noise
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # images, labels, times, noise
+Sample = Callable[[torch.Generator, slice], Batch]
+"""(generator, part) -> a random batch: images N×C×H×W, labels N, times N in 1..T (float32), noise
+N×C×H×W. part: which samples of the batch to return. The random numbers are those of the whole batch
+whatever part is."""
+
+
+def from_data(data: Data, recipe: Recipe, T: int) -> Sample:
+    """Random training images, times and noise. Data and what is returned are on one device."""
+    return partial(sample_batch, data, recipe, T)
 
 
 def sample_batch(
     data: Data, recipe: Recipe, T: int, generator: torch.Generator, part: slice = slice(None)
 ) -> Batch:
-    """A random batch: images, labels, times and noise.
-
-    Images are N×C×H×W in [-1, 1], labels N, times N in 1..T (float32), noise N×C×H×W. part: which
-    samples of the batch to return. The random numbers are those of the whole batch whatever part
-    is.
-    """
+    """A random batch as `Sample` describes it, of training images."""
     n = recipe.batch_size
     random: dict[str, Any] = {"generator": generator, "device": data.images.device}
     index = torch.randint(len(data.images), (n,), **random)
@@ -121,8 +126,10 @@ class Trainer:
     a network.
     """
 
-    def __init__(self, model: UNet, data: Data, recipe: Recipe, *, compile: bool = True) -> None:
-        """model and data are on the training device.
+    def __init__(
+        self, model: UNet, sample: Sample, recipe: Recipe, *, compile: bool = True
+    ) -> None:
+        """model is on the training device, and what sample returns too.
 
         Raises ValueError if the batch size is not a multiple of the number of processes.
         """
@@ -135,8 +142,8 @@ class Trainer:
             )
         self.model = model.train().to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(model).eval().requires_grad_(False)
-        self.data, self.recipe, self.step = data, recipe, 0
-        self.device = data.images.device
+        self.sample, self.recipe, self.step = sample, recipe, 0
+        self.device = model.conv_in.weight.device
         on_gpu = self.device.type == "cuda"
         captured = on_gpu and compile and self.world == 1
         self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
@@ -202,8 +209,7 @@ class Trainer:
 
     def _next_batch(self) -> Batch:
         """This process's share of a new batch: every world-th sample."""
-        share = slice(self.rank, None, self.world)
-        return sample_batch(self.data, self.recipe, self.model.schedule.T, self.generator, share)
+        return self.sample(self.generator, slice(self.rank, None, self.world))
 
     def _compute(self) -> None:
         """The step itself.

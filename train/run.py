@@ -23,7 +23,7 @@ from ddpm.unet import MAX_ATTENTION
 
 from .checkpoint import Header, alone, load_checkpoint, save_checkpoint
 from .data import DATASETS, Data
-from .loop import Budget, Recipe, Record, Trainer, stopwatch, train
+from .loop import Budget, Recipe, Record, Trainer, from_data, stopwatch, train
 from .processes import first_then_others, is_first, join_processes
 from .publish import artefact, card, export, push
 
@@ -37,8 +37,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     Raises ValueError and OSError for the user, FloatingPointError if the loss or a weight diverges.
     """
     device = join_processes(args.device)
-    budget = _budget(args, device)
-    recipe = Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__})
+    budget, recipe = budget_of(args, device), recipe_of(args)
     if args.push_every and not args.push:
         raise ValueError("--push-every needs --push NAMESPACE/NAME")
     with first_then_others():  # the data may have to be downloaded
@@ -49,13 +48,33 @@ def run(args: argparse.Namespace, command: str) -> int:
     torch.manual_seed(args.seed)
     model = build(args, data)
     before = _start_from(args.init, model) if args.init and not args.resume else artefact.NO_HISTORY
-    trainer = Trainer(model.to(device), data.to(device), recipe, compile=args.compile)
+    sample = from_data(data.to(device), recipe, model.schedule.T)
+    trainer = Trainer(model.to(device), sample, recipe, compile=args.compile)
+    return complete(args, trainer, artefact.of_data(data, args), budget, command, before)
+
+
+def complete(
+    args: argparse.Namespace,
+    trainer: Trainer,
+    subject: artefact.Subject,
+    budget: Budget,
+    command: str,
+    before: dict[str, Any],
+    *,
+    module: str = "train",
+) -> int:
+    """Trains until the budget is used up, and writes args.out. Returns the exit code.
+
+    before: the history of the weights that the run starts from. module: which resumes it, by
+    python -m. Raises as `run`.
+    """
     header = load_checkpoint(args.out, trainer) if args.resume else None
-    settings = _settings(args, data, header, command, before) | {"hardware": card.hardware(device)}
+    settings = _settings(args, subject, header, command, before)
+    settings["hardware"] = card.hardware(trainer.device)
     seconds = stopwatch(header.seconds if header else 0.0)
     with (
         alone(args.out, header) if trainer.rank == 0 else nullcontext(),
-        _Watcher(args, trainer, data, settings, budget, seconds) as watcher,
+        _Watcher(args, trainer, subject, settings, budget, seconds) as watcher,
         _interrupts(trainer.world) as interrupted,
     ):
         for record in train(trainer, budget, seconds=seconds):
@@ -64,12 +83,13 @@ def run(args: argparse.Namespace, command: str) -> int:
                 break
         watcher.save()
     if interrupted:  # there is one process: several keep the signals' usual effect
-        print(
-            f"Stopped at step {trainer.step}. To go on: python -m train --out {args.out} --resume"
-        )
+        again = f"python -m {module} --out {args.out} --resume"
+        print(f"Stopped at step {trainer.step}. To go on: {again}")
         return 130
     if is_first():
-        artefact.write(args.out, trainer.ema, data, settings, step=trainer.step, seconds=seconds())
+        artefact.write(
+            args.out, trainer.ema, subject, settings, step=trainer.step, seconds=seconds()
+        )
         how = f"python -m ddpm --model {args.out} --out digits.gif"
         print(f"The model is in {args.out}. To sample from it: {how}")
         if args.push:
@@ -78,7 +98,12 @@ def run(args: argparse.Namespace, command: str) -> int:
     return 0
 
 
-def _budget(args: argparse.Namespace, device: torch.device) -> Budget:
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The options that shape the result. Raises ValueError for one that cannot work."""
+    return Recipe(**{name: getattr(args, name) for name in Recipe.__dataclass_fields__})
+
+
+def budget_of(args: argparse.Namespace, device: torch.device) -> Budget:
     """How long to train. Batch size and duration, if left out, are filled in for the device."""
     on_gpu = device.type == "cuda"
     if args.batch_size is None:
@@ -94,25 +119,22 @@ def _budget(args: argparse.Namespace, device: torch.device) -> Budget:
 
 def _settings(
     args: argparse.Namespace,
-    data: Data,
+    subject: artefact.Subject,
     header: Header | None,
     command: str,
     before: dict[str, Any],
 ) -> dict[str, Any]:
     """The options, and what else a later resume or the card must know.
 
-    header: of the checkpoint that the run goes on from. Raises ValueError if that was made with
-    other images.
+    header: of the checkpoint that the run goes on from. Raises ValueError if that was made from
+    something else.
     """
     saved = header.settings if header else {}
-    fingerprint = data.fingerprint()
-    if header and saved["fingerprint"] != fingerprint:
-        raise ValueError(
-            f"the images in {args.data} are not those that {args.out} was started with"
-        )
+    if header and saved["fingerprint"] != subject.fingerprint:
+        raise ValueError(f"{subject.source} not what {args.out} was started with")
     return settings_of(args) | {
         "commands": [*saved.get("commands", []), command],
-        "fingerprint": fingerprint,
+        "fingerprint": subject.fingerprint,
         "before": saved.get("before", before),
     }
 
@@ -144,12 +166,12 @@ class _Watcher:
         self,
         args: argparse.Namespace,
         trainer: Trainer,
-        data: Data,
+        subject: artefact.Subject,
         settings: dict[str, Any],
         budget: Budget,
         seconds: Callable[[], float],
     ) -> None:
-        self.args, self.trainer, self.data = args, trainer, data
+        self.args, self.trainer, self.subject = args, trainer, subject
         self.settings, self.seconds = settings, seconds
         self.unlogged: list[Record] = []
         self.logged = trainer.step, seconds()
@@ -176,7 +198,7 @@ class _Watcher:
         if record.step % self.args.checkpoint_every == 0:
             self.save()
         if record.step % self.args.sample_every == 0 and self.trainer.rank == 0:
-            picture = png(artefact.sample(self.trainer.ema).sheet())
+            picture = png(artefact.sample(self.trainer.ema, self.subject).sheet())
             write_atomic(self.args.out / "samples" / f"{record.step:08d}.png", picture)
         if self.trainer.rank == 0 and self.args.push and self.pusher.due():
             self.push()
@@ -187,11 +209,11 @@ class _Watcher:
         ema = copy.deepcopy(self.trainer.ema).cpu()
 
         def make() -> dict[str, bytes]:
-            files = artefact.contents(ema, self.data, self.settings, step=step, seconds=seconds)
+            files = artefact.contents(ema, self.subject, self.settings, step=step, seconds=seconds)
             metrics = self.args.out / METRICS
             if metrics.exists():
                 files[METRICS] = metrics.read_bytes()
-            return files | export.layout(ema)
+            return files | export.layout(ema, self.subject.facts)
 
         self.pusher.start(make)
 

@@ -179,7 +179,7 @@ class _Running:
 
     def __init__(self, pipeline: Pipeline, settings: Settings, title: str = "") -> None:
         self.settings, self.taken, self.seconds = settings, 0, 0.0
-        self.total = len(settings.times(pipeline.model.schedule))
+        self.total = len(pipeline.times(settings))
         self.picked = pick_frames(self.total)
         self.stream = pipeline.stream(settings)
         names = pipeline.names(settings)

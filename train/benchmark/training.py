@@ -32,7 +32,7 @@ from ..evaluate import panel
 from ..evaluate.drawing import draw
 from ..evaluate.folder import BUILT_IN
 from ..evaluate.yardstick import Sample, Yardstick
-from ..loop import Recipe, Trainer, sample_batch
+from ..loop import Recipe, Trainer, from_data, sample_batch
 from ..processes import join_processes
 from ..publish import artefact, card
 from ..run import build
@@ -232,7 +232,7 @@ def contestants(
     theirs: tuple[str, Callable[[], object] | None] = "not installed", None
     with suppress(ModuleNotFoundError):
         theirs = "eager", PlainLoop(Diffusers(model).to(data.images.device), data, recipe).update
-    trainer = Trainer(model, data, recipe)
+    trainer = Trainer(model, from_data(data, recipe, model.schedule.T), recipe)
     ours = (
         "compiled, one CUDA graph" if trainer.graph else "eager",
         lambda: trainer.update(recipe.lr),

@@ -247,8 +247,11 @@ def _draw(
     """Seeds 0, 1, 2, …, as many for each repetition as there are samples; and what belongs into the
     report."""
     asked = {name: getattr(args, name) for name in HOW if getattr(args, name) is not None}
-    how = Settings([0], **asked)
-    how = replace(how, grid=how.grid or SAMPLERS[how.sampler].grid)  # by name: the table may change
+    how = Settings([0], **pipeline.usual | asked)
+    if not pipeline.walks:
+        # by name: the table may change
+        how = replace(how, grid=how.grid or SAMPLERS[how.sampler].grid)
+    pipeline.times(how)  # what cannot be is refused before the first image
     labelled = bool(pipeline.model.classes) and not args.unlabelled
     count, repetitions = args.samples or SAMPLES, args.seeds or SEEDS
     sets = []

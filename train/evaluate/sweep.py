@@ -25,6 +25,7 @@ from .drawing import draw, labels_of
 from .report import aligned
 from .yardstick import Sample, Yardstick
 
+DISTILLED = "its own times"  # in the place of the grid of a distilled model
 # These tell cells apart.
 _SAME = ("weights_sha256", "judge_sha256", "samples", "labels", "sampler", "grid", "steps")
 
@@ -53,7 +54,15 @@ class Cell(NamedTuple):
 
 
 def cells(plan: Plan, pipeline: Pipeline) -> list[Cell]:
-    """All of them. Raises ValueError for what is unknown or out of range."""
+    """All of them; of a distilled model its own walks. Raises ValueError for what is unknown or out
+    of range."""
+    if pipeline.walks:
+        if plan.samplers or plan.grids:
+            raise ValueError(
+                "a distilled model has its own walks: leave out --samplers and --grids"
+            )
+        name = pipeline.usual["sampler"]
+        return [Cell(name, DISTILLED, n, n, n) for n in sorted(pipeline.walks)]
     found = []
     for sampler in plan.samplers or SAMPLERS:
         if sampler not in SAMPLERS:
@@ -101,14 +110,15 @@ def run(
         figures = {cell: known[key] for cell, key in keys.items()}
         print(table(figures, plan.samples))
         if picture:
-            plot.draw(picture, curves(figures), plan.samples)
+            plot.draw(picture, curves(figures | _students(out, plan)), plan.samples)
 
 
 def _drawn(
     cell: Cell, pipeline: Pipeline, origin: dict[str, Any], progress: Callable[[int], object]
 ) -> Tensor:
     seeds = range(origin["samples"])
-    how = Settings([0], sampler=cell.sampler, grid=cell.grid, steps=cell.steps)
+    grid = None if cell.grid == DISTILLED else cell.grid
+    how = Settings([0], sampler=cell.sampler, grid=grid, steps=cell.steps)
     labels = labels_of(pipeline, seeds, labelled=origin["labels"])
     return draw(pipeline, how, seeds, labels=labels, progress=progress)
 
@@ -130,6 +140,16 @@ def _judged(
     return verdict.ratio
 
 
+def _students(out: Path, plan: Plan) -> dict[Cell, float]:
+    """The cells of distilled models that the file holds, for the picture."""
+    return {
+        Cell(*(line[name] for name in Cell._fields)): line["ratio"]
+        for line in read(out)
+        if line["grid"] == DISTILLED
+        and (line["samples"], line["labels"]) == (plan.samples, plan.labels)
+    }
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The cells that are there; a line that a power cut left incomplete is skipped."""
     lines = []
@@ -140,7 +160,7 @@ def read(path: Path) -> list[dict[str, Any]]:
             continue
         if (
             isinstance(line, dict)
-            and {*_SAME, "ratio"} <= line.keys()
+            and {*_SAME, *Cell._fields, "ratio"} <= line.keys()
             and isinstance(line["ratio"], float)
         ):
             lines.append(line)
@@ -174,7 +194,10 @@ def table(figures: dict[Cell, float], samples: int) -> str:
 
 
 def curves(figures: dict[Cell, float]) -> dict[str, list[tuple[int, float]]]:
-    """For each sampler, on its best grid: (true cost, worst judge over its floor), by cost."""
+    """For each sampler, on its best grid: (true cost, worst judge over its floor), by cost; for
+    distilled models too."""
+    student = {cell.cost: figure for cell, figure in figures.items() if cell.grid == DISTILLED}
+    figures = {cell: figure for cell, figure in figures.items() if cell.grid != DISTILLED}
     grids = _by_grid(figures)
     best = {sampler: _best_grid(grids, sampler) for sampler, _ in grids}
     found: dict[str, set[tuple[int, float]]] = {
@@ -183,6 +206,8 @@ def curves(figures: dict[Cell, float]) -> dict[str, list[tuple[int, float]]]:
     for cell, figure in figures.items():
         if cell.grid == best[cell.sampler]:
             found[f"{cell.sampler}, {cell.grid}"].add((cell.cost, figure))
+    if student:
+        found["distilled"] = set(student.items())
     return {name: sorted(points) for name, points in found.items()}
 
 

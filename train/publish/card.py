@@ -23,7 +23,7 @@ from ddpm.engine.cpus import available
 from ddpm.files import write_atomic
 
 from ..command import command
-from ..data import DATASETS, Data
+from ..data import DATASETS
 from ..evaluate.report import described, judged, rows, verdict
 
 CARD, REPORT = "README.md", "evaluation.json"
@@ -37,7 +37,8 @@ NOWHERE = "PATH OR NAMESPACE/NAME OF THIS MODEL"  # stands for the address until
 
 def write(
     model: UNet,
-    data: Data,
+    facts: dict[str, Any],
+    source: str,
     settings: dict[str, Any],
     history: dict[str, Any],
     *,
@@ -46,9 +47,10 @@ def write(
 ) -> str:
     """The card of a run that took `step` steps and `seconds` seconds with these settings.
 
-    history: how the weights were made, before this run too, to the exact commands."""
-    dataset = settings["dataset"]
-    hub_name = DATASETS[dataset].hub
+    facts: what config.json says besides the network. source: what the model was made from, in
+    words. history: how the weights were made, before this run too, to the exact commands."""
+    dataset = facts["dataset"]
+    hub_name = DATASETS[dataset].hub if dataset in DATASETS else None
     front = ModelCardData(
         # people decide about their own pictures themselves
         license=None if dataset == "folder" else "mit",
@@ -58,11 +60,9 @@ def write(
         tags=["ddpm", "diffusion", dataset],
     )
     seen = f"{step:,} steps, {step * settings['batch_size']:,} images, {seconds / 60:.1f} minutes"
-    if settings["init"]:
-        seen += (
-            f"; with what it started from {history['images']:,} images, "
-            f"{history['minutes']:g} minutes"
-        )
+    if settings["before"]["images"]:
+        whole = f"{history['images']:,} images, {history['minutes']:g} minutes"
+        seen += f"; with what it started from {whole}"
     return f"""---
 {front.to_yaml()}
 ---
@@ -72,7 +72,7 @@ def write(
 {START}
 
 {_use(model)}
-{_making(model, len(data.images), settings, history["commands"], seen)}
+{_making(model, facts, source, settings, history["commands"], seen)}
 {END}
 
 ## Limits
@@ -106,9 +106,17 @@ images.save("samples.gif")
 
 
 def _making(
-    model: UNet, count: int, settings: dict[str, Any], commands: list[str], seen: str
+    model: UNet,
+    facts: dict[str, Any],
+    source: str,
+    settings: dict[str, Any],
+    commands: list[str],
+    seen: str,
 ) -> str:
-    """How the model was made. count: of the training images. seen: how long it was trained."""
+    """How the model was made, as in `write`. seen: how long it was trained."""
+    walks = (facts.get("distilled") or {}).get("walks") or {}
+    counts = ", ".join(map(str, walks))
+    distilled = f", distilled for walks of {counts} evaluations" if walks else ""
     return f"""\
 ## How it was made
 
@@ -118,9 +126,9 @@ def _making(
 
 | | |
 |---|---|
-| data | {settings["dataset"]}, {count:,} training images |
+| data | {source} |
 | objective | {model.prediction}-prediction, {model.schedule.name} schedule, \
-T = {model.schedule.T} |
+T = {model.schedule.T}{distilled} |
 | network | width {model.width} × {model.mults}, {model.blocks} residual block(s) a level, \
 attention {model.attention} |
 | optimizer | AdamW, lr {settings["lr"]:g} (warm-up {settings["warmup"]} steps, then cosine to 0), \
@@ -133,26 +141,29 @@ weight decay {settings["weight_decay"]:g}, gradient clip {settings["clip"]:g} |
 """
 
 
-def for_hub(text: str, repo: str, report: dict[str, Any] | None, sha256: str) -> str:
+def for_hub(
+    text: str, repo: str, report: dict[str, Any] | None, sha256: str, *, exported: bool
+) -> str:
     """The card of a run as it is pushed to a repo.
 
-    It has its address there, how to use it with diffusers, and the report of
-    `python -m train.evaluate --out`, if there is one. sha256: of the weights.
+    It has its address there, how to use it with diffusers if it is exported for it, and the report
+    of `python -m train.evaluate --out`, if there is one. sha256: of the weights.
 
     Raises ValueError if it is no such report, or one of other weights.
     """
     card = ModelCard(text.replace(NOWHERE, repo))
-    card.data["tags"] = [*dict.fromkeys([*(card.data.get("tags") or []), "diffusers"])]
-    card.text = _insert(
-        card.text,
-        f"""Or with diffusers alone, without labels:
+    if exported:
+        card.data["tags"] = [*dict.fromkeys([*(card.data.get("tags") or []), "diffusers"])]
+        card.text = _insert(
+            card.text,
+            f"""Or with diffusers alone, without labels:
 
 ```python
 from diffusers import DDPMPipeline
 images = DDPMPipeline.from_pretrained("{repo}")(batch_size=16, num_inference_steps=200).images
 ```
 """,
-    )
+        )
     if report is not None:
         card.text = measured(card.text, report, sha256)
         dataset = report["judge"]["dataset"]

@@ -35,8 +35,13 @@ _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "out"
 PREDICTIONS = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}
 
 
-def layout(model: UNet) -> dict[str, bytes]:
-    """The files of an unconditional DDPMPipeline of diffusers, by their path in the folder."""
+def layout(model: UNet, config: dict[str, Any]) -> dict[str, bytes]:
+    """The files of an unconditional DDPMPipeline of diffusers, by their path in the folder.
+
+    config: of the model. There are none for a distilled one: diffusers has no sampler for it.
+    """
+    if config.get("distilled"):
+        return {}
     weights = _weights(model)
     if model.label is not None:
         bias = "time_embedding.linear_2.bias"
@@ -168,7 +173,13 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     if args.dir.exists() and (not args.dir.is_dir() or any(args.dir.iterdir())):
         raise ValueError(f"{args.dir} exists and is not an empty folder: choose another")
-    for name, content in layout(hub.load(args.model).model).items():
+    model, config, _ = hub.load(args.model)
+    files = layout(model, config)
+    if not files:
+        raise ValueError(
+            f"{args.model} is distilled, and diffusers has no sampler for it: export its teacher"
+        )
+    for name, content in files.items():
         (args.dir / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(args.dir / name, content)
     print(f'{args.dir}: for DDPMPipeline.from_pretrained("{args.dir}")')

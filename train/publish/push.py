@@ -60,13 +60,13 @@ def published(run: Path) -> dict[str, bytes]:
     """
     if not run.is_dir():
         raise ValueError(f"{run} is not a folder that `python -m train` wrote")
-    model = hub.load(run).model
+    model, config, _ = hub.load(run)
     missing = [name for name in (CARD, *PICTURES) if not (run / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{run} lacks {', '.join(missing)}: the run is not finished")
     optional = [name for name in (METRICS, REPORT) if (run / name).is_file()]
     names = [hub.CONFIG, hub.WEIGHTS, CARD, *PICTURES, *optional]
-    return {name: (run / name).read_bytes() for name in names} | export.layout(model)
+    return {name: (run / name).read_bytes() for name in names} | export.layout(model, config)
 
 
 def check(repo: str, *, private: bool = False) -> None:
@@ -109,7 +109,9 @@ def push(
     try:
         report = json.loads(files[REPORT]) if REPORT in files else None
         sha256 = json.loads(files[hub.CONFIG])["sha256"]
-        files[CARD] = card.for_hub(files[CARD].decode(), repo, report, sha256).encode()
+        exported = "model_index.json" in files
+        text = card.for_hub(files[CARD].decode(), repo, report, sha256, exported=exported)
+        files[CARD] = text.encode()
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{REPORT} or {CARD} cannot be used: {error}") from error
     with _one_line(repo):
