@@ -40,7 +40,7 @@ from ddpm.demo import about, answers, requests
 from ddpm.demo.http import Front
 from ddpm.demo.requests import BEST, Request
 from ddpm.demo.serving import DEFAULT, Serving, Weights, on_fastest_device, pipeline
-from ddpm.demo.tasks import Compare, Denoise, Film, Forward, Generate, Ladder, Task
+from ddpm.demo.tasks import Compare, Denoise, Film, Forward, Generate, Ladder, References, Task
 from ddpm.demo.turns import MOST, Turns
 from ddpm.engine.cpus import use_all
 from ddpm.hub import ANY, BUILT_IN, NONE, one_line
@@ -70,6 +70,7 @@ IN_LINK: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 turns = Turns()
+references = References()
 serving = Serving(os.environ.get("DDPM_MODEL") or DEFAULT, os.environ.get("DDPM_REVISION") or None)
 
 
@@ -395,7 +396,7 @@ def _denoising(
 def _run(task: Task, weights: Weights) -> Iterator[Film]:
     """Runs a task. Only plain values go in and out: it may be another process."""
     with _refusing():
-        yield from task.films(on_fastest_device(weights))
+        yield from task.films(on_fastest_device(weights), references)
 
 
 # On a ZeroGPU Space it runs in a process that has a GPU.
@@ -636,7 +637,9 @@ def _example(weights: Weights) -> Film:
     """The film that the page opens with."""
     model = pipeline(weights)
     steps = min(ASKED.steps, model.model.schedule.T)
-    *_, film = Generate(Request(seed=0, steps=steps).settings(model.class_names)).films(model)
+    *_, film = Generate(Request(seed=0, steps=steps).settings(model.class_names)).films(
+        model, references
+    )
     return film
 
 

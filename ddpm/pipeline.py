@@ -12,6 +12,7 @@ from torch import Tensor
 from . import hub
 from .diffusion import add_noise, denoiser
 from .engine import Engine, fastest, pytorch
+from .files import write_atomic
 from .frames import Frame
 from .images import Images
 from .samplers import RandnLike
@@ -167,6 +168,17 @@ class Pipeline:
         settings = Settings(seeds, **self.usual | fields)
         total = len(self.times(settings))
         return Images.collect(self.stream(settings), settings.seeds, self.names(settings), total)
+
+    def save_page(self, path: str | os.PathLike[str]) -> None:
+        """Writes one HTML page that generates images with this model in any browser, offline.
+
+        Raises ValueError if path does not end in .html or the model is too large for a page,
+        OSError if it cannot be written; nothing is left half written.
+        """
+        from .browser import check_out, page  # here, because they are built on this class
+
+        check_out(path)
+        write_atomic(path, page(self))
 
     def forward(
         self, x0: Tensor, *, seeds: Sequence[int], times: Sequence[float]

@@ -7,9 +7,9 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two busy processes with two threads each crawl on two cores
 
-from tests.helpers import CHROMIUM, TINY
+from tests.helpers import CHROMIUM, DIGITS, TINY
 
-SLOW = {"page", "referee"}  # fixtures that start a server or train for a while
+SLOW = {"page", "referee"}  # fixtures that start the app or train for a while
 
 
 def pytest_collection_modifyitems(items):
@@ -82,4 +82,16 @@ def run(tmp_path_factory):
 
     out = tmp_path_factory.mktemp("run") / "tiny"
     assert main([*TINY, "--out", str(out), "--steps", "12"]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def referee(tmp_path_factory):
+    """A folder that `python -m train.evaluate.judge` wrote in seconds: its judges see little, but always the same."""
+    from train.evaluate import judge, panel
+
+    out = tmp_path_factory.mktemp("judge") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(panel, "COUNTS", (6, 20))  # floors that are kept need not be measured in every test
+        assert judge.main(["--data", str(DIGITS), "--out", str(out), "--epochs", "8", "--steps", "150"]) == 0
     return out

@@ -3,8 +3,10 @@
 import base64
 import io
 import os
+import resource
 import shutil
 import socket
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,12 @@ DIGITS = Path(__file__).parent / "data"  # 400 + 100 real MNIST digits, as torch
 # Options of `python -m train` that make a run of a few seconds.
 TINY = ["--data", str(DIGITS), "--width", "8", "--mults", "1", "1", "1", "--attention", "7", "--batch-size", "8",
         "--sample-every", "1000", "--checkpoint-every", "5", "--device", "cpu"]
-
+# What `python -m train.evaluate` writes, but for the sha256 of the weights.
+REPORT = {"command": "python -m train.evaluate --model x", "samples": 10_000, "repetitions": 3,
+          "judge": {"dataset": "mnist"}, "settings": {"sampler": "ddim", "steps": 9, "guidance": 0.0, "labels": True},
+          "worst": {"judge": "texture", "ratio": 1.25, "spread": 0.1},
+          "panel": {"texture": {"figure": 0.025, "values": [0.025], "floor": 0.02, "ratio": 1.25, "spread": None}},
+          "figures": {"frechet": {"mean": 2.03125, "std": 0.02, "floor": 2.5, "subset": 2.25}}}
 
 # The browser that is there. In CI a machine without one is a fault, not a reason to skip.
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
@@ -88,6 +95,17 @@ FORMS = {
 def ask_film(client, name: str = "generate", **asked):
     """The job of a client of Gradio that asks for a film as the page does: its form, with these fields changed."""
     return client.submit(*(FORMS[name] | asked).values(), api_name=f"/{name}_film")
+
+
+@contextmanager
+def full_disk(limit=100):
+    """A limit on the size of files stands for the full disk: the system refuses the write half-way either way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class Mixture:

@@ -14,7 +14,6 @@ from ddpm.unet import UNet
 from tests.helpers import DIGITS, in_diffusers, tiny_unet
 from train.benchmark import training
 from train.data import DATASETS, Data
-from train.evaluate import judge
 from train.evaluate.panel import Verdict
 from train.loop import Recipe, Trainer, from_data
 
@@ -76,9 +75,8 @@ def test_without_diffusers_the_line_says_so(monkeypatch, capsys):
     assert "diffusers in that loop  not installed" in capsys.readouterr().out
 
 
-def test_budgets_are_runs_of_their_own_up_to_the_floor(tmp_path, capsys, monkeypatch):
-    out, referee = tmp_path / "floor.json", tmp_path / "judge"
-    assert judge.main(["--data", str(DIGITS), "--out", str(referee), "--epochs", "1", "--steps", "9"]) == 0
+def test_budgets_are_runs_of_their_own_up_to_the_floor(referee, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "floor.json"
     options = [*TINY, "--attention", "7", "--to-floor", "--minutes", "0.001", "--data", str(DIGITS), "--judge", str(referee),
                "--samples", "10", "--out", str(out)]
     capsys.readouterr()

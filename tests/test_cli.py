@@ -20,7 +20,7 @@ def test_pictures_are_drawn_and_the_seeds_are_told(run, tmp_path, capsys, sample
         assert gif.n_frames == 5
 
 
-def test_a_seed_drawn_by_lot_can_be_used_again(run, tmp_path, capsys):
+def test_a_random_seed_is_printed_and_can_be_used_again(run, tmp_path, capsys):
     settings = ["--model", str(run), "--count", "1", "--steps", "2", "--label", "3", "--guidance", "1"]
     assert main([*settings, "--out", str(tmp_path / "a.png")]) == 0
     seed = capsys.readouterr().out.split("seeds ")[1].split("..")[0]

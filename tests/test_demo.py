@@ -18,7 +18,7 @@ from PIL import Image
 from ddpm import GRIDS, SAMPLERS, Pipeline, Schedule, Settings, Start
 from ddpm.demo import about, answers, requests, tasks
 from ddpm.demo.requests import Request
-from ddpm.demo.tasks import Compare, Denoise, Forward, Generate, Ladder
+from ddpm.demo.tasks import Compare, Denoise, Forward, Generate, Ladder, References
 from ddpm.frames import GIF_FRAMES
 from ddpm.hub import BUILT_IN
 from ddpm.pixels import from_picture, moving, png, sheet
@@ -251,7 +251,7 @@ def last(films):
 
 def test_generate_streams_one_growing_film_of_what_the_pipeline_draws(tiny, monkeypatch):
     monkeypatch.setattr(tasks, "SHOW_EVERY", -1)  # at every step
-    films = list(Generate(asked()).films(tiny))
+    films = list(Generate(asked()).films(tiny, References()))
     assert len({film["id"] for film in films}) == 1
     assert [len(film["walks"][0]["frames"]) for film in films] == [1, 2, 3, 4, 4]
     [walk] = last(films)["walks"]
@@ -263,11 +263,11 @@ def test_generate_streams_one_growing_film_of_what_the_pipeline_draws(tiny, monk
     assert distance(decode(walk["frames"][-1]["x"]), sheet(frames[-1].x)) == 0
     for shown, frame in zip(walk["frames"], frames, strict=True):
         assert distance(decode(shown["x0"]), sheet(frame.x0)) <= 1
-    assert last(Generate(asked()).films(tiny))["id"] != films[0]["id"]
+    assert last(Generate(asked()).films(tiny, References()))["id"] != films[0]["id"]
 
 
 def test_a_long_walk_is_a_short_film(tiny):
-    [walk] = last(Generate(asked(steps=100)).films(tiny))["walks"]
+    [walk] = last(Generate(asked(steps=100)).films(tiny, References()))["walks"]
     assert len(walk["frames"]) == walk["total"] == GIF_FRAMES
     assert walk["frames"][-1]["nfe"] == 100 and walk["frames"][-1]["t"] == 0 and walk["frames"][0]["t"] == 100
 
@@ -275,7 +275,7 @@ def test_a_long_walk_is_a_short_film(tiny):
 def test_compare_goes_on_in_step(tiny, monkeypatch):
     monkeypatch.setattr(tasks, "SHOW_EVERY", -1)
     rivals = requests.rivals(NAMES, [("ddim", 4), ("dpm++2m", 8), ("heun", 4)], label="any", count=4, seed=3, guidance=0.0)
-    for film in Compare(rivals).films(tiny):
+    for film in Compare(rivals).films(tiny, References()):
         shares = [len(walk["frames"]) / walk["total"] for walk in film["walks"]]
         assert max(shares) - min(shares) <= 1 / 5 + 1e-9
     assert [walk["title"] for walk in film["walks"]] == ["ddim · 4 steps", "dpm++2m · 8 steps", "heun · 4 steps"]
@@ -295,11 +295,11 @@ def tiny_nfe(pipeline, sampler, steps):
 
 
 def test_the_reference_is_walked_once_for_the_same_noise(tiny, calls):
-    counted = calls(tiny)
+    counted, references = calls(tiny), References()
     rivals = requests.rivals(NAMES, [("ddim", 2), ("ddim", 3)], label="any", count=1, seed=123, guidance=0.0)
-    first = [walk["distance"] for walk in last(Compare(rivals).films(tiny))["walks"]]
+    first = [walk["distance"] for walk in last(Compare(rivals).films(tiny, references))["walks"]]
     cost = len(counted)
-    assert [walk["distance"] for walk in last(Compare(rivals).films(tiny))["walks"]] == first
+    assert [walk["distance"] for walk in last(Compare(rivals).films(tiny, references))["walks"]] == first
     assert cost == 105 and len(counted) == cost + 5
 
 
@@ -316,7 +316,7 @@ def test_what_the_page_opens_with_is_compared_with_a_reference_that_comes_with_t
     """`python -m ddpm.demo mnist` writes it: necessary after the weights have changed."""
     monkeypatch.setattr(type(mnist), "stream", lambda *_: pytest.fail("it was computed"))
     for count in (1, 4):
-        found = list(tasks.references.find(mnist, tasks.reference(Settings(range(count)))))
+        found = list(References().find(mnist, tasks.reference(Settings(range(count)))))
         assert len(found) == 1 and found[0].shape == (count, 1, 28, 28)
 
 
@@ -335,16 +335,17 @@ def test_that_reference_is_what_the_walk_gives(mnist):
 
 
 def test_references_are_few(tiny):
+    references = References()
     for seed in range(20):
         rivals = requests.rivals(NAMES, [("ddim", 1), ("ddim", 1)], label="any", count=1, seed=seed, guidance=0.0)
-        last(Compare(rivals).films(Pipeline(tiny_unet(schedule=Schedule(T=5)))))
-    assert len(tasks.references) <= 16
+        last(Compare(rivals).films(Pipeline(tiny_unet(schedule=Schedule(T=5))), references))
+    assert len(references) == 16
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["dpm++2m", "ddim"])
 def test_each_step_brings_a_deterministic_sampler_nearer_to_the_reference(mnist, sampler):
-    film = last(Ladder(requests.ladder(NAMES, label="any", count=1, seed=0, sampler=sampler)).films(mnist))
+    film = last(Ladder(requests.ladder(NAMES, label="any", count=1, seed=0, sampler=sampler)).films(mnist, References()))
     assert [walk["title"] for walk in film["walks"]] == ["1 step", *(f"{n} steps" for n in (2, 5, 10, 20, 50, 100))]
     assert [walk["frames"][-1]["nfe"] for walk in film["walks"]] == list(requests.LADDER)
     distances = [walk["distance"] for walk in film["walks"]]
@@ -354,7 +355,7 @@ def test_each_step_brings_a_deterministic_sampler_nearer_to_the_reference(mnist,
 
 def test_the_ladder_has_no_more_steps_than_the_network_has_times():
     short = Pipeline(tiny_unet(schedule=Schedule(T=5)))
-    film = last(Ladder(requests.ladder(NAMES, label="any", count=1, seed=0, sampler="ddim")).films(short))
+    film = last(Ladder(requests.ladder(NAMES, label="any", count=1, seed=0, sampler="ddim")).films(short, References()))
     assert [walk["title"] for walk in film["walks"]] == ["1 step", "2 steps", "5 steps"]
     assert all(walk["distance"] is not None for walk in film["walks"])
 
@@ -362,7 +363,7 @@ def test_the_ladder_has_no_more_steps_than_the_network_has_times():
 def test_forward_goes_from_noise_to_the_picture_itself(tiny, calls):
     counted = calls(tiny)
     data = requests.picture("3")
-    film = last(Forward(data, 7).films(tiny))
+    film = last(Forward(data, 7).films(tiny, References()))
     [walk] = film["walks"]
     assert 0 < film["rest"] < tasks.FORWARD_MOMENTS and len(walk["frames"]) == walk["total"] == tasks.FORWARD_MOMENTS + 1
     times = [frame["t"] for frame in walk["frames"]]
@@ -384,7 +385,7 @@ def test_denoise_from_hardly_any_noise_is_nearly_the_picture(mnist):
     data = requests.picture("8")
     with Image.open(io.BytesIO(data)) as picture:
         for t, near in ((1, 0.02), (50, 0.15)):
-            [walk] = last(Denoise(data, t, asked(count=1, label="none", steps=50)).films(mnist))["walks"]
+            [walk] = last(Denoise(data, t, asked(count=1, label="none", steps=50)).films(mnist, References()))["walks"]
             end = decode(walk["frames"][-1]["x"])
             difference = (from_picture(end, 1, 28) - from_picture(picture, 1, 28)).square().mean().sqrt().item() / 2
             assert difference < near
@@ -393,7 +394,7 @@ def test_denoise_from_hardly_any_noise_is_nearly_the_picture(mnist):
 
 def test_denoise_from_the_top_is_a_picture_of_its_own(mnist):
     """At t = 1000 hardly anything is left: what comes is what the seed draws without a picture."""
-    [walk] = last(Denoise(requests.picture("1"), 1000, asked(count=1, seed=5, label="none")).films(mnist))["walks"]
+    [walk] = last(Denoise(requests.picture("1"), 1000, asked(count=1, seed=5, label="none")).films(mnist, References()))["walks"]
     alone = list(mnist.stream(Settings(seeds=[5], labels=10, steps=3)))[-1].x
     assert (from_picture(decode(walk["frames"][-1]["x"]), 1, 28) - from_picture(sheet(alone), 1, 28)).abs().mean() < 0.02
 
@@ -415,10 +416,10 @@ def test_programs_get_facts_pictures_and_an_animation_of_a_film(tiny):
 
 
 ABANDONED = {
-    "generate": lambda p: Generate(asked(steps=100)).films(p),
-    "compare": lambda p: Compare(requests.rivals(NAMES, [("ddim", 50), ("heun", 50)], label="any", count=1, seed=0, guidance=0.0)).films(p),
-    "ladder": lambda p: Ladder(requests.ladder(NAMES, label="any", count=1, seed=0, sampler="ddim")).films(p),
-    "denoise": lambda p: Denoise(requests.picture("4"), 100, asked(count=1, steps=100)).films(p),
+    "generate": lambda p: Generate(asked(steps=100)).films(p, References()),
+    "compare": lambda p: Compare(requests.rivals(NAMES, [("ddim", 50), ("heun", 50)], label="any", count=1, seed=0, guidance=0.0)).films(p, References()),
+    "ladder": lambda p: Ladder(requests.ladder(NAMES, label="any", count=1, seed=0, sampler="ddim")).films(p, References()),
+    "denoise": lambda p: Denoise(requests.picture("4"), 100, asked(count=1, steps=100)).films(p, References()),
 }
 
 

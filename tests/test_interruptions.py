@@ -8,7 +8,6 @@ import resource
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -24,15 +23,17 @@ from safetensors.torch import load, load_file
 
 from ddpm import __main__ as draw
 from ddpm import hub
+from ddpm.browser import __main__ as browser
 from ddpm.files import check_writable, write_atomic
-from tests.helpers import DIGITS, TINY
+from tests.helpers import DIGITS, REPORT, TINY, full_disk
 from tests.hub_server import OWNER
 from train import __main__ as train
+from train.benchmark import browser as browser_benchmark
 from train.benchmark import sampling, training
 from train.checkpoint import CHECKPOINT, alone, read_header
 from train.data import DATASETS
 from train.evaluate import __main__ as evaluate
-from train.evaluate import gallery, judge
+from train.evaluate import gallery, judge, trial
 from train.publish import card, export, push
 
 REPO = f"{OWNER}/digits"
@@ -46,7 +47,7 @@ def refused(main, argv, capsys, words=""):
     """The command says in one line why it cannot, and ends with exit code 2."""
     capsys.readouterr()
     assert main(argv) == 2
-    said = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line and "sending:" not in line]
+    said = [line for line in capsys.readouterr().err.replace("\r", "\n").replace("\x1b[A", "").splitlines() if line.strip() and "%|" not in line and "sending:" not in line]
     assert len(said) == 1 and words in said[0] and "Traceback" not in said[0], said
 
 
@@ -59,13 +60,18 @@ FILES = {  # commands that write a file: what comes before its name
     "plot": (evaluate.main, lambda run: [str(run), "--sweep", "--out", str(run.parent / "x.jsonl"), "--plot"], ".png"),
     "gallery": (gallery.main, lambda run: ["--model", str(run), "--seeds", "0", "--out"], ".png"),
     "sampling": (sampling.main, lambda run: ["--model", str(run), "--rounds", "1", "--out"], ".json"),
-    "training": (training.main, lambda run: ["--rounds", "1", "--steps", "1", "--out"], ".json"),
+    "training": (training.main, lambda run: ["--rounds", "1", "--steps", "1", "--width", "8", "--batch-size", "4", "--attention", "7", "--out"], ".json"),
+    "trial": (trial.main, lambda run: ["--samples", "30", "--damages", "blur", "--out"], ".json"),
+    "damages": (trial.main, lambda run: ["--samples", "30", "--damages", "blur", "--picture"], ".png"),
+    "page": (browser.main, lambda run: ["--model", str(run)], ".html"),
 }
 FOLDERS = {
     "draw": (draw.main, lambda run: ["--model", str(run), "--count", "1", "--steps", "1", "--out"]),
     "train": (train.main, lambda run: [*TINY, "--steps", "1", "--out"]),
-    "judge": (judge.main, lambda run: ["--data", str(DIGITS), "--epochs", "1", "--out"]),
+    "judge": (judge.main, lambda run: ["--data", str(DIGITS), "--epochs", "1", "--steps", "1", "--out"]),
     "export": (export.main, lambda run: [str(run)]),
+    "images": (browser_benchmark.main, lambda run: ["--model", str(run), "--count", "1", "--steps", "1", "--out"]),
+    "space": (browser.main, lambda run: ["--model", str(run), "--space"]),
 }
 LINUX = pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here, in which not even root may write")
 
@@ -129,37 +135,40 @@ def test_a_card_that_cannot_be_replaced_stays(home, capsys):
     assert contents(run) == there
 
 
-FULL = """if True:
-    import contextlib, io, json, resource, sys
-    sys.path.insert(0, "")
-    from tests import test_interruptions as t
-    from pathlib import Path
-    run, limit = Path(sys.argv[1]), int(sys.argv[2])
-    t.judge.fit, t.gallery.COLUMNS = lambda judge, data, epochs: judge.eval(), (1,)  # what is written in the end need not be good
-    tables = [(t.FILES[name][0], [*t.FILES[name][1](run), str(run.parent / ("out" + t.FILES[name][2]))]) for name in ("draw", "gallery")]
-    tables += [(main, [*before(run), str(run.parent / f"new {name}")]) for name, (main, before) in t.FOLDERS.items() if name != "draw"]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    for main, argv in tables:
-        with contextlib.redirect_stderr(io.StringIO()) as said:
-            code = main(argv)
-        print(json.dumps([code, said.getvalue()]))
-"""
+def judged_by(referee):
+    return ["--judge", str(referee), "--data", str(DIGITS), "--device", "cpu", "--samples", "6"]
 
 
 @pytest.mark.slow
-def test_a_full_disk_costs_one_line_and_nothing_is_half_written(home):
-    """A limit on the size of files stands for the full disk: the system refuses the write half-way either way."""
-    done = subprocess.run([sys.executable, "-c", FULL, str(home / "run"), "100"], capture_output=True, text=True, timeout=300, check=False,
-                          cwd=Path(__file__).parents[1])
-    assert done.returncode == 0, done.stderr
-    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    assert len(results) == 5
-    for code, said in results:
-        lines = [line for line in said.replace("\r", "\n").splitlines() if line.strip() and "|" not in line]
-        assert code == 2 and "cannot write" in lines[-1] and "File too large" in lines[-1] and len(lines) == 1, said
-    assert not [path for path in home.rglob("*") if path.name.endswith(".tmp")]
-    assert contents(home / "run").keys() == {path.relative_to(home / "run") for path in (home / "run").rglob("*") if path.is_file()}
-    assert not (home / "out.png").exists()
+@pytest.mark.parametrize("command", [name for name in FILES | FOLDERS if name != "plot"])
+def test_a_full_disk_costs_one_line_and_nothing_is_half_written(home, referee, command, capsys, monkeypatch):
+    # What would be written need not be good: a judge that was not trained, one column of pictures, no time measured.
+    monkeypatch.setattr(judge, "fit", lambda judge, data, epochs: judge.eval())
+    monkeypatch.setattr(gallery, "COLUMNS", (1,))
+    monkeypatch.setattr(sampling, "measure", lambda model, args: {})
+    more = {"evaluate": [*judged_by(referee), "--seeds", "1"], "trial": judged_by(referee)[:4], "damages": judged_by(referee)[:4]}
+    more["sweep"] = [*judged_by(referee), "--samplers", "ddim", "--evaluations", "1"]
+    main, before, *ending = (FOLDERS | FILES)[command]
+    there = contents(home)
+    argv = [*before(home / "run"), str(home / f"new{ending[0] if ending else ''}"), *more.get(command, [])]
+    with full_disk():
+        refused(main, argv, capsys, "cannot write")
+    assert contents(home) == there
+
+
+def test_a_card_on_a_full_disk_stays_and_a_push_needs_room_only_for_the_card_that_is_there(home, hub_server, capsys):
+    run = home / "run"
+    (run / "evaluation.json").write_text(json.dumps(REPORT | {"weights_sha256": hub.load(run).config["sha256"]}))
+    there = contents(run)
+    with full_disk():
+        refused(card.main, [str(run)], capsys, "cannot write")
+        assert push.main([str(run), REPO]) == 0
+    hub_server.commit(REPO, {"README.md": b"---\nlicense: mit\n---\n" + b"All mine. " * 50})
+    with full_disk():
+        refused(push.main, [str(run), REPO], capsys, "File too large")
+    assert contents(run) == there and hub_server.commits(REPO) == 2
+    assert push.main([str(run), REPO]) == 0 and b"All mine." in hub_server.files(REPO)["README.md"]
+    assert card.main([str(run)]) == 0 and "## Measured" in (run / "README.md").read_text()
 
 
 # --- Two at once --------------------------------------------------------------------------------------------------

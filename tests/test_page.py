@@ -49,7 +49,7 @@ def tiny():
 def pages(tmp_path_factory, builtin, tiny):
     """Addresses of pages on disk, by name."""
     folder = tmp_path_factory.mktemp("pages")
-    colors = Pipeline(tiny_unet(channels=3, classes=0, size=12, schedule=Schedule(), prediction="eps"), {"dataset": "flags"})
+    colors = Pipeline(tiny_unet(channels=3, classes=0, size=12, schedule=Schedule(T=7), prediction="eps"), {"dataset": "flags"})
     for name, pipeline in {"builtin": builtin, "tiny": tiny, "colors": colors}.items():
         (folder / f"{name}.html").write_bytes(page(pipeline))
     return folder
@@ -267,6 +267,8 @@ def test_one_image_becomes_another(visit, builtin):
 
 
 def test_colours_and_no_classes(visit):
+    tab = visit("colors")  # a short schedule too: fewer steps than usual
+    assert tab.inner_text("#told") == "7"
     tab = visit("colors", "?images=4&steps=3")
     assert not tab.locator("#labels").is_visible()
     assert tab.evaluate("ddpm.sample({ steps: 2 }).then(({ pixels, channels }) => [pixels.length, channels])") == [432, 3]

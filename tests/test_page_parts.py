@@ -61,12 +61,24 @@ def test_what_cannot_be_written_is_said_in_one_line(argv, tmp_path, monkeypatch,
     assert out.err.startswith("ddpm.browser: ") and out.err.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
-def test_a_model_too_large_for_a_page_is_refused():
+def test_a_pipeline_saves_its_page(tmp_path):
+    tiny = Pipeline(tiny_unet(schedule=Schedule(T=3)))
+    tiny.save_page(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_bytes() == page(tiny)
+    for name, words in {"page.txt": "name a .html", "no/page.html": "there is no folder"}.items():
+        with pytest.raises((ValueError, OSError), match=words):
+            tiny.save_page(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_model_too_large_for_a_page_is_refused(tmp_path):
+    large = Pipeline(tiny_unet(width=64, mults=(1, 2), schedule=Schedule(T=5)))
     with pytest.raises(ValueError, match=r"a page with this model's [\d,]+ parameters would have .* MB, more than 3 MB"):
-        page(Pipeline(tiny_unet(width=64, mults=(1, 2), schedule=Schedule(T=5))))
+        large.save_page(tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_page_of_a_short_schedule_has_only_the_steps_that_there_are(tmp_path):
     facts = json.loads(page(Pipeline(tiny_unet(schedule=Schedule(T=5)))).decode().split('id="facts">')[1].split("</script>")[0])
-    assert facts["steps"] == [n for n in STEPS if n <= 5]
+    assert facts["steps"] == [n for n in STEPS if n <= 5] and facts["usual_steps"] == 5
     assert set(static_space(Pipeline(tiny_unet(schedule=Schedule(T=2))))) == {"index.html", "README.md"}

@@ -52,6 +52,7 @@ destroy()
 """
 
 
+@pytest.mark.slow
 def test_the_first_process_loads_the_data_and_its_error_reaches_all(tmp_path):
     for name in ("slow", "unreachable"):
         (tmp_path / name).mkdir()

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from ddpm import hub
-from tests.helpers import TINY
+from tests.helpers import REPORT, TINY
 from tests.hub_server import OWNER, READ_TOKEN, TOKEN
 from train.__main__ import main as train
 from train.publish import card, push
@@ -63,12 +63,7 @@ def test_the_card_says_what_it_is_and_how_to_use_it(server, run):
 
 def test_what_was_measured_is_in_the_card(server, run, tmp_path, capsys):
     measured = shutil.copytree(run, tmp_path / "run")
-    report = {"command": "python -m train.evaluate --model x", "samples": 10_000, "repetitions": 3,
-              "judge": {"dataset": "mnist"}, "settings": {"sampler": "ddim", "steps": 9, "guidance": 0.0, "labels": True},
-              "weights_sha256": hub.load(run).config["sha256"],
-              "worst": {"judge": "texture", "ratio": 1.25, "spread": 0.1},
-              "panel": {"texture": {"figure": 0.025, "values": [0.025], "floor": 0.02, "ratio": 1.25, "spread": None}},
-              "figures": {"frechet": {"mean": 2.03125, "std": 0.02, "floor": 2.5, "subset": 2.25}}}
+    report = REPORT | {"weights_sha256": hub.load(run).config["sha256"]}
     (measured / "evaluation.json").write_text(json.dumps(report))
     before = (measured / "README.md").read_text()
     assert card.main([str(measured)]) == card.main([str(measured)]) == 0, "a second time changes nothing"
@@ -221,6 +216,7 @@ def test_what_nobody_could_pull_is_not_pushed(server, run, tmp_path, capsys):
     assert server.asked == []
 
 
+@pytest.mark.slow
 def test_training_pushes_at_the_end_and_on_the_way(server, tmp_path, monkeypatch, capsys):
     finish = push.Background.start
     monkeypatch.setattr(push.Background, "start", lambda self, make: (finish(self, make), self.finish()))  # one a step

@@ -1,7 +1,9 @@
 """What README.md and the pages beside it promise, done as they say."""
 
+import importlib
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,18 @@ def test_every_command_is_a_module_or_a_file(page):
         assert spec and (not spec.submodule_search_locations or importlib.util.find_spec(module + ".__main__")), module
     for path in re.findall(r"`((?:tests|ddpm|train|\.ci)/[\w./-]+)`", text):
         assert (ROOT / path.split("NAME")[0]).exists(), path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.endswith("CHANGELOG.md")])
+def test_every_command_is_understood(page):
+    """Its options are ones that the module has, with values that they take."""
+    text = re.sub(r"<!--.*?-->", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    for module, options in re.findall(r"(?:python|torchrun[^`\n]*?) -m ((?:ddpm|train)[\w.]*)( [^`\n]*)?", text):
+        module = module.rstrip(".")
+        main = importlib.import_module(module + ".__main__" if importlib.util.find_spec(module).submodule_search_locations else module)
+        argv = shlex.split(re.sub(r"…|CHANGE|&& .*|--help", "", options).replace("--dataset NAME", "--dataset mnist"))
+        if argv and hasattr(main, "parser"):  # without options only the command is named
+            main.parser().parse_args(argv)  # it raises SystemExit
 
 
 @pytest.mark.parametrize("package", ["ddpm", "train"])

@@ -57,6 +57,7 @@ def test_their_loop_draws_what_their_pipeline_draws():
     torch.testing.assert_close((drawn / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1), torch.from_numpy(expected), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_tables_are_printed_and_written(folder, tmp_path, capsys):
     out = tmp_path / "speed.json"
     options = ["--model", folder, "--batches", "1", "3", "--steps", "4", "--sampler", "ipndm", "--rounds", "2", "--out", str(out)]

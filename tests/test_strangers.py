@@ -236,6 +236,7 @@ def test_whatever_bytes_a_config_is_made_of_they_are_refused_in_one_line_or_harm
     assert fates(one)[1]
 
 
+@pytest.mark.slow
 def test_a_network_of_any_shape_draws(folder, capfd, tmp_path):
     """Every config that UNet accepts, with weights that fit, however large they are."""
     def one(data):
@@ -288,6 +289,7 @@ def test_whatever_bytes_weights_are_made_of_they_are_refused_in_one_line_or_fini
 
 # --- The app ------------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_the_app_serves_it_or_says_why_not_and_its_page_stands_in_any_case(folder, whole, monkeypatch):
     def one(data):
         changes = {name: data.draw(LIKELY[name] | JSON) for name in data.draw(st.sets(st.sampled_from(sorted(LIKELY)), min_size=1, max_size=2))}

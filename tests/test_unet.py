@@ -55,6 +55,7 @@ def test_images_in_a_batch_do_not_see_each_other():
     torch.testing.assert_close(model(x, t, y), alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_eight_images_can_be_learnt_by_heart():
     from ddpm.pixels import from_pixels
     from train.data import DATASETS

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ddpm.diffusion import loss
 from ddpm.pixels import from_pixels
+from ddpm.settings import MAX_SEED
 from ddpm.unet import UNet
 
 from .data import Data
@@ -53,7 +54,7 @@ class Recipe:
             ("weight_decay", 0, 10),
             ("ema", 0, 1),
             ("drop_label", 0, 1),
-            ("seed", 0, 2**32 - 1),
+            ("seed", 0, MAX_SEED),
         ):
             if not low <= getattr(self, name) <= high:  # NaN compares false
                 raise ValueError(

@@ -5,12 +5,14 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.torch import save
 
+from ..files import check_writable
 from ..hub import ARCHITECTURE
 from ..pipeline import GOLDEN, Pipeline
 from ..pixels import BETWEEN, FIRST_MS, FRAME_MS, GAP, GIF_WIDTH, LAST_MS, LIMIT, WAY_MS
@@ -82,6 +84,13 @@ def page(pipeline: Pipeline) -> bytes:
     return made
 
 
+def check_out(path: str | os.PathLike[str]) -> None:
+    """Raises ValueError or OSError if a page could not be written to path: before it is made."""
+    if Path(path).suffix.lower() != ".html":
+        raise ValueError(f"cannot write {path}: name a .html")
+    check_writable(path)
+
+
 def static_space(pipeline: Pipeline) -> dict[str, bytes]:
     """The files of a static Space by name: the page, and the README that says it is one.
 
@@ -116,7 +125,8 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
             name: [[len(table) - 1, table.shape[1]] for table in walks]
             for name, walks in tables.items()
         },
-        "sampler": Settings((0,)).sampler,
+        "usual_steps": min(Settings.steps, model.schedule.T),
+        "sampler": Settings.sampler,
         "limit": LIMIT,
         "between": BETWEEN.tolist(),
         "golden": GOLDEN,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..files import write_atomic
 from ..pipeline import Pipeline
-from . import page, static_space
+from . import check_out, page, static_space
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,19 +49,19 @@ def run(args: argparse.Namespace) -> None:
     """Writes what args ask for. Raises ValueError or OSError with a line for the user."""
     if (args.out is None) == (args.space is None):
         raise ValueError("name a page to write, as in digits.html, or a folder with --space")
-    if args.out and args.out.suffix.lower() != ".html":
-        raise ValueError(f"cannot write {args.out}: name a .html")
-    folder = args.space or args.out.parent
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"cannot write: {folder} is a file, not a folder")
-    if args.out and not folder.is_dir():
-        raise ValueError(f"cannot write {args.out}: there is no folder {folder}")
+    if args.out:
+        check_out(args.out)
+    elif args.space.exists() and not args.space.is_dir():
+        raise ValueError(f"cannot write: {args.space} is a file, not a folder")
     pipeline = Pipeline.from_pretrained(args.model, revision=args.revision)
-    files = {args.out.name: page(pipeline)} if args.out else static_space(pipeline)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        write_atomic(folder / name, data)
-        print(f"{folder / name}: {len(data) / 1e6:.2f} MB")
+    if args.out:
+        files = {args.out: page(pipeline)}
+    else:
+        files = {args.space / name: data for name, data in static_space(pipeline).items()}
+        args.space.mkdir(parents=True, exist_ok=True)
+    for path, data in files.items():
+        write_atomic(path, data)
+        print(f"{path}: {len(data) / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -35,14 +35,18 @@
     return counts.findIndex((count) => place < (bound += count));
   }
 
-  /* A wish as the worker wants it; throws Error in words if it cannot be. */
-  function checked({
+  /* A wish with what it leaves out. */
+  const filled = ({
     seed = 0,
     label = null,
-    steps = 20,
+    steps = facts.usual_steps,
     sampler = facts.sampler,
     images = 1,
-  } = {}) {
+  } = {}) => ({ seed, label, steps, sampler, images });
+
+  /* A wish as the worker wants it; throws Error in words if it cannot be. */
+  function checked(wish) {
+    const { seed, label, steps, sampler, images } = filled(wish);
     const most = facts.max_seed - images + 1;
     const { classes } = config;
     const not = (value) => `not ${String(value).slice(0, 40)}`; // whatever it is, no more of it
@@ -123,13 +127,8 @@
     );
   }
 
-  function settings({
-    seed = 0,
-    label = null,
-    steps = 20,
-    sampler = facts.sampler,
-    images = 1,
-  } = {}) {
+  function settings(wish) {
+    const { seed, label, steps, sampler, images } = filled(wish);
     const labels = names().map((name, k) => [k, name]);
     $("#labels").hidden = $("#other").hidden = !config.classes;
     chips("labels", [[-1, "any", "The class that the seed draws"], ...labels], label ?? -1);
@@ -258,7 +257,7 @@
       const images = shares.map((share) => ({ ...first, to, share }));
       let last;
       const answer = engine.ask(
-        { kind: "draw", steps: MORPH_STEPS, sampler: facts.sampler, images },
+        { kind: "draw", steps: Math.min(MORPH_STEPS, facts.usual_steps), sampler: facts.sampler, images },
         (frame) => {
           last = frame;
         },

@@ -36,6 +36,35 @@ SHOW_EVERY = 0.05  # seconds: a film is shown (and can be stopped) about this of
 Film = dict[str, Any]
 
 
+class References:
+    """The results of walks of REFERENCE steps from the last few noises.
+
+    They are kept, because users often compare several times from the same noise. Who serves tasks
+    has one, and passes it to each.
+    """
+
+    MOST = 16
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Pipeline, Settings], Tensor] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, pipeline: Pipeline, settings: Settings) -> Iterator[float | Tensor]:
+        """Yields the share of the way that is done, again and again, and at last the images."""
+        if (found := shipped(pipeline, settings)) is not None:
+            yield found
+            return
+        if (pipeline, settings) not in self._kept:
+            for k, frame in enumerate(pipeline.stream(settings)):  # noqa: B007 - the last counts
+                yield k / settings.steps
+            self._kept[pipeline, settings] = frame.x
+            while len(self._kept) > self.MOST:
+                self._kept.popitem(last=False)
+        yield self._kept[pipeline, settings]
+
+
 class Task(Protocol):
     """Something that the page can show."""
 
@@ -43,8 +72,11 @@ class Task(Protocol):
     def work(self) -> int:
         """Network evaluations times images, in all."""
 
-    def films(self, pipeline: Pipeline) -> Iterator[Film]:
-        """The film so far, again and again; the last one is complete."""
+    def films(self, pipeline: Pipeline, references: References) -> Iterator[Film]:
+        """The film so far, again and again; the last one is complete.
+
+        references: where the walks that others are compared with are kept.
+        """
 
 
 @dataclass(frozen=True)
@@ -58,7 +90,7 @@ class Generate:
         """As in `Task`."""
         return self.settings.work
 
-    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+    def films(self, pipeline: Pipeline, references: References) -> Iterator[Film]:
         """As in `Task`."""
         yield from _shown([_Running(pipeline, self.settings)])
 
@@ -79,13 +111,14 @@ class Compare:
         more = reference(self.rivals[0]).work if self.measured else 0
         return sum(each.work for each in self.rivals) + more
 
-    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+    def films(self, pipeline: Pipeline, references: References) -> Iterator[Film]:
         """As in `Task`."""
         running = [
             _Running(pipeline, each, title=f"{each.sampler} · {_steps(each.steps)}")
             for each in self.rivals
         ]
-        yield from _shown(running, _distances(pipeline, running) if self.measured else ())
+        then = _distances(pipeline, running, references) if self.measured else ()
+        yield from _shown(running, then)
 
 
 @dataclass(frozen=True)
@@ -102,14 +135,15 @@ class Ladder:
         more = reference(self.settings).work if self.measured else 0
         return sum(each.work for each in walks) + more
 
-    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+    def films(self, pipeline: Pipeline, references: References) -> Iterator[Film]:
         """As in `Task`."""
         running = [
             _Running(pipeline, replace(self.settings, steps=steps), title=_steps(steps))
             for steps in LADDER
             if steps <= pipeline.model.schedule.T
         ]
-        yield from _shown(running, _distances(pipeline, running) if self.measured else ())
+        then = _distances(pipeline, running, references) if self.measured else ()
+        yield from _shown(running, then)
 
 
 @dataclass(frozen=True)
@@ -124,7 +158,7 @@ class Forward:
         """As in `Task`."""
         return FORWARD_MOMENTS
 
-    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+    def films(self, pipeline: Pipeline, references: References) -> Iterator[Film]:
         """As in `Task`; this one is short, and comes whole."""
         T, moments = pipeline.model.schedule.T, FORWARD_MOMENTS
         times = [T * (1 - k / moments) for k in range(moments + 1)]
@@ -148,7 +182,7 @@ class Denoise:
         """As in `Task`, if it were the whole way."""
         return self.settings.work
 
-    def films(self, pipeline: Pipeline) -> Iterator[Film]:
+    def films(self, pipeline: Pipeline, references: References) -> Iterator[Film]:
         """As in `Task`."""
         start = Start(as_images(pipeline, self.picture), self.t)
         settings = replace(self.settings, start=start)
@@ -206,37 +240,6 @@ def _shown(running: Sequence[_Running], then: Iterable[None] = ()) -> Iterator[F
     yield film(walks, id)
 
 
-class _References:
-    """The results of walks of REFERENCE steps from the last few noises.
-
-    They are kept, because users often compare several times from the same noise.
-    """
-
-    MOST = 16
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Pipeline, Settings], Tensor] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def find(self, pipeline: Pipeline, settings: Settings) -> Iterator[float | Tensor]:
-        """Yields the share of the way that is done, again and again, and at last the images."""
-        if (found := shipped(pipeline, settings)) is not None:
-            yield found
-            return
-        if (pipeline, settings) not in self._kept:
-            for k, frame in enumerate(pipeline.stream(settings)):  # noqa: B007 - the last counts
-                yield k / settings.steps
-            self._kept[pipeline, settings] = frame.x
-            while len(self._kept) > self.MOST:
-                self._kept.popitem(last=False)
-        yield self._kept[pipeline, settings]
-
-
-references = _References()
-
-
 def reference(settings: Settings) -> Settings:
     """The walk with which one from the same noise is compared."""
     sampler, steps = REFERENCE
@@ -264,7 +267,9 @@ def shipped(pipeline: Pipeline, settings: Settings) -> Tensor | None:
     return found[: len(seeds)].to(pipeline.device)
 
 
-def _distances(pipeline: Pipeline, running: Sequence[_Running]) -> Iterator[None]:
+def _distances(
+    pipeline: Pipeline, running: Sequence[_Running], references: References
+) -> Iterator[None]:
     """Tells each walk how far it ended from the reference: root mean square, in brightness 0..1."""
     settings = reference(running[0].settings)
     settings = replace(settings, steps=min(settings.steps, pipeline.model.schedule.T))

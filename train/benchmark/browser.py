@@ -24,11 +24,12 @@ import torch
 from tqdm import tqdm
 
 from ddpm import Pipeline, hub
-from ddpm.browser import KERNELS, PAGE_BYTES, SCRIPTS, page
+from ddpm.browser import KERNELS, PAGE_BYTES, SCRIPTS
 from ddpm.engine import onnx
 from ddpm.files import write_atomic
 from ddpm.pixels import png, sheet
 from ddpm.samplers import SAMPLERS
+from ddpm.settings import Settings
 
 from ..command import add_option, command
 from .sampling import table
@@ -223,8 +224,7 @@ def rounded_like_the_page(source: str) -> Pipeline:
 
 
 def save_images(tab: "Page", pipeline: Pipeline, folder: Path, args: argparse.Namespace) -> None:
-    """Draws args.count images in the page, seeds 0, 1, …, and writes them as PNGs."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Samples args.count images in the page, seeds 0, 1, …, and writes them as PNGs."""
     size, channels = pipeline.model.size, pipeline.model.channels
     for first in tqdm(range(0, args.count, BATCH), unit="batch", leave=False):
         seeds = list(range(first, min(first + BATCH, args.count)))
@@ -242,10 +242,10 @@ def parser() -> argparse.ArgumentParser:
     add("--ort", "node_modules/onnxruntime-web/dist, to compare with", type=Path, metavar="DIR")
     add("--rounds", "measurements, of which the median counts", type=int, default=20)
     p.add_argument("--agreement", action="store_true", help="compare images with Python's instead")
-    add("--out", "draw images in the browser into this folder instead", type=Path, metavar="DIR")
+    add("--out", "sample images in the browser into this folder instead", type=Path, metavar="DIR")
     add("--count", "how many, with --out", type=int, default=2000)
-    add("--sampler", "for --out", choices=SAMPLERS, default="unipc2", metavar="SAMPLER")
-    add("--steps", "for --out", type=int, default=20)
+    add("--sampler", "for --out", choices=SAMPLERS, default=Settings.sampler, metavar="SAMPLER")
+    add("--steps", "for --out", type=int, default=Settings.steps)
     return p
 
 
@@ -257,26 +257,32 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError("--rounds and --count must be 1 or more")
     if args.ort and not (args.ort / "ort.wasm.min.js").is_file():
         raise ValueError(f"{args.ort} has no ort.wasm.min.js: npm install onnxruntime-web")
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     pipeline = Pipeline.from_pretrained(args.model)
-    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
-        path.write_bytes(page(pipeline))
-        if args.agreement or args.out:
-            tab = browser.new_page()
-            tab.goto(path.as_uri())
-            tab.evaluate("ddpm.engine.ready")
-            if args.out:
-                save_images(tab, pipeline, args.out, args)
-            else:
-                rounded = rounded_like_the_page(args.model)
-                head = "sampler|largest|> 1/4 level|float32: largest|> 1/4 level|mean"
-                print(table(head, list(agreement(tab, pipeline, rounded))))
-        else:
-            print(
-                table("in one thread|median|min|max|bound", bounds(browser, pipeline, path, args))
-            )
+        pipeline.save_page(path)
+        with chromium() as browser:
+            _show(browser, pipeline, path, args)
     return 0
+
+
+def _show(browser: "Browser", pipeline: Pipeline, path: Path, args: argparse.Namespace) -> None:
+    """Does what the options ask for with the page at path."""
+    if not (args.agreement or args.out):
+        print(table("in one thread|median|min|max|bound", bounds(browser, pipeline, path, args)))
+        return
+    tab = browser.new_page()
+    tab.goto(path.as_uri())
+    tab.evaluate("ddpm.engine.ready")
+    if args.out:
+        save_images(tab, pipeline, args.out, args)
+    else:
+        rounded = rounded_like_the_page(args.model)
+        head = "sampler|largest|> 1/4 level|float32: largest|> 1/4 level|mean"
+        print(table(head, list(agreement(tab, pipeline, rounded))))
 
 
 def bounds(
@@ -295,12 +301,12 @@ def bounds(
     tab.goto(path.as_uri())
     tab.evaluate("ddpm.engine.ready")
     for count, bound in ((1, "60"), (BATCH, "800")):
-        request = wish(pipeline, list(range(count)), "unipc2", STEPS)
+        request = wish(pipeline, list(range(count)), Settings.sampler, STEPS)
         took = tab.evaluate(_TIMED, [request, args.rounds])
         row(f"{count} image{'s' * (count > 1)}, {STEPS} evaluations, ms", took, ".0f", bound)
     sizes = [memory(browser, tab)]
     for _ in range(2):
-        tab.evaluate(_TIMED, [wish(pipeline, [0, 1, 2, 3], "unipc2", 1), DRAWS])
+        tab.evaluate(_TIMED, [wish(pipeline, [0, 1, 2, 3], Settings.sampler, 1), DRAWS])
         sizes.append(memory(browser, tab))
     rows.append(
         [

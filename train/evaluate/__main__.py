@@ -30,18 +30,19 @@ from .report import table
 from .yardstick import Sample, Yardstick
 
 SAMPLES, SEEDS, SWEPT = 10_000, 3, 2_000
-HOW = ("sampler", "steps", "grid", "guidance")  # how a model draws, labels apart
+EVALUATIONS = (5, 10, 20)  # of a sweep
+HOW = ("sampler", "steps", "grid", "guidance")  # how a model samples, labels apart
 
 
 def parser() -> argparse.ArgumentParser:
     """The options, each in a sentence. What is None if left out depends on what is evaluated."""
     p = argparse.ArgumentParser(
         "python -m train.evaluate",
-        description="Evaluate a model by the images it draws, or a folder of PNGs that "
-        "anything drew: what the worst of several judges says of them, over what it says of as "
+        description="Evaluate a model by the images it generates, or a folder of PNGs from any "
+        "source: what the worst of several judges says of them, over what it says of as "
         "many real test images (1: it cannot tell them apart), and more figures.",
         epilog="Several GPUs or machines: torchrun --nproc-per-node 8 -m train.evaluate …: the "
-        "same figures, sooner",
+        "same figures in less time",
     )
     add = p.add_argument
     add(
@@ -64,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
     )
     _add_much(p)
-    add("--device", help="where to draw", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--device", help="where to compute", choices=("auto", "cpu", "cuda"), default="auto")
     _add_how(p)
     _add_sweep(p)
     return p
@@ -77,19 +78,23 @@ def _add_much(p: argparse.ArgumentParser) -> None:
     add("--samples", help=f"images for a figure {samples}", type=int)
     seeds = f"repetitions, each with seeds (or PNGs) of its own (default: {SEEDS}; of PNGs, 1)"
     add("--seeds", help=seeds, type=int)
-    out = "file for the figures and all that is needed to get them again"
+    out = "file for the figures and all that is needed to reproduce them"
     add("--out", help=f"{out} (.json; .jsonl for --sweep)", type=Path, metavar="FILE")
 
 
 def _add_how(p: argparse.ArgumentParser) -> None:
-    how = p.add_argument_group("how the model draws").add_argument
+    how = p.add_argument_group("how the model samples").add_argument
     how("--sampler", help=f"the rule for each step (default: {Settings.sampler})")
-    how("--steps", help=f"from noise to picture (default: {Settings.steps})", type=int)
+    how("--steps", help=f"steps from noise to image (default: {Settings.steps})", type=int)
     how("--grid", help="where along the way the steps fall (default: the sampler's own)")
-    how("--guidance", help="how strongly to insist on the label", type=float)
+    how(
+        "--guidance",
+        help=f"weight of classifier-free guidance (default: {Settings.guidance:g})",
+        type=float,
+    )
     how(
         "--unlabelled",
-        help="do not tell the network what to draw (else each class as often as in training)",
+        help="give the network no labels (else each class as often as in training)",
         action="store_const",
         const=True,
     )
@@ -99,14 +104,12 @@ def _add_sweep(p: argparse.ArgumentParser) -> None:
     title = "comparing samplers: the worst judge over its floor, for each combination of"
     many = p.add_argument_group(title).add_argument
     many(
-        "--sweep",
-        help="compare; --out keeps what is done, and what is there is not done again",
-        action="store_true",
+        "--sweep", help="compare; what --out has already is not computed again", action="store_true"
     )
     many("--samplers", help="(default: all)", nargs="+")
-    many(
-        "--evaluations", help="network evaluations an image (default: 5 10 20)", type=int, nargs="+"
-    )
+    usual = " ".join(map(str, EVALUATIONS))
+    evaluations = f"network evaluations an image (default: {usual})"
+    many("--evaluations", help=evaluations, type=int, nargs="+")
     many("--grids", help="(default: each sampler's own)", nargs="+")
     many("--plot", help="picture to write", type=Path, metavar="FILE.png")
 
@@ -148,7 +151,7 @@ def run(args: argparse.Namespace, command: str) -> None:
             args.samples or SWEPT,
             not args.unlabelled,
             args.samplers,
-            args.evaluations or [5, 10, 20],
+            args.evaluations or list(EVALUATIONS),
             args.grids,
         )
         sweep.run(pipeline, yardstick, plan, args.out, args.plot)
@@ -156,7 +159,7 @@ def run(args: argparse.Namespace, command: str) -> None:
     started = time.perf_counter()
     sets, facts = _read(args, yardstick) if pipeline is None else _draw(args, pipeline)
     facts["seconds"] = round(time.perf_counter() - started, 1)
-    if not is_first():  # one process measures; the others only draw
+    if not is_first():  # one process measures; the others only sample
         return
     report = {"command": command, "model": args.model, **facts}
     report |= _origin(yardstick, facts["samples"])
@@ -235,7 +238,7 @@ def _check_fit(args: argparse.Namespace, pipeline: Pipeline, yardstick: Yardstic
     if (args.unlabelled or args.guidance) and not model.classes:
         raise ValueError(f"{args.model} knows no classes: leave out --unlabelled and --guidance")
     if args.unlabelled and args.guidance:
-        raise ValueError("--guidance insists on a label: leave out --unlabelled")
+        raise ValueError("--guidance needs labels: leave out --unlabelled")
 
 
 def _draw(

@@ -63,8 +63,9 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def look(self, pixels: Tensor, progress: Callable[[int], object] = lambda count: None) -> Seen:
-        """What it makes of images, uint8 N×C×H×W, on the CPU. progress is told of each batch that
-        is done."""
+        """What it makes of images, uint8 N×C×H×W, on the CPU.
+
+        progress is called after each batch."""
         features, probabilities = [], []
         for batch in torch.split(pixels, _BATCH):
             seen = self.features(scaled(batch.to(self.out.weight.device)))

@@ -1,6 +1,6 @@
 """Real images, damaged one way at a time: what a panel of judges has to notice.
 
-Most of these a classifier does not mind, and a person does (`python -m train.evaluate.trial`)."""
+A classifier does not react to most of these; a person does (`python -m train.evaluate.trial`)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -98,7 +98,7 @@ def _copied(data: Data, count: int, strength: float, train: Data, generator: Gen
 
 
 def _garbage(data: Data, count: int, strength: float, train: Data, generator: Generator) -> Tensor:
-    """In this share of the images, the lower half is that of another image, turned round."""
+    """In this share of the images, the lower half is that of another image, upside down."""
     images, bad = data.images[:count].clone(), round(count * strength)
     half = images.shape[-2] // 2
     images[:bad, :, half:] = images.roll(bad, 0)[:bad, :, half:].flip(-2, -1)

@@ -1,5 +1,5 @@
-"""Where the images to evaluate come from: drawn by a model, by one process or several, or from a
-folder of PNGs."""
+"""Where the images to evaluate come from: sampled from a model, by one process or several, or read
+from a folder of PNGs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,10 +26,10 @@ def draw(
     labels: Sequence[int] | None = None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> Tensor:
-    """One image a seed, uint8 N×C×H×W on the CPU, rounded as a PNG of it would be.
+    """Samples one image for each seed, uint8 N×C×H×W on the CPU, rounded as in a PNG.
 
     how: the settings of every batch, but for its seeds and labels. labels: one for each seed.
-    progress is told the number of images done, by all processes as far as this one can tell.
+    progress is called with the number of images done, by all processes as far as this one knows.
     Every process gets all images. Whole batches are dealt out to the processes (torchrun), so that
     an image is in the same batch however many processes there are.
     """
@@ -53,8 +53,9 @@ def draw(
 
 
 def labels_of(pipeline: Pipeline, seeds: Sequence[int], *, labelled: bool) -> list[int] | None:
-    """What each seed is to show: the class that it draws or, not labelled, "no label"; None if the
-    model has none."""
+    """The label for each seed: the class that the seed chooses or, if not labelled, "no label".
+
+    None if the model has no classes."""
     classes = pipeline.model.classes
     if not classes:
         return None

@@ -25,7 +25,7 @@ SHA256 = {hub.WEIGHTS: "sha256", TEXTURE: "texture_sha256", REFERENCE: "referenc
 
 
 class Networks(NamedTuple):
-    """What the judges look through: at what an image shows, and at its texture."""
+    """The networks of the judges: one for what an image shows, one for its texture."""
 
     classifier: Classifier
     texture: TextureNet
@@ -36,7 +36,7 @@ class Networks(NamedTuple):
 
 
 def classifier_of(config: dict[str, Any]) -> Classifier:
-    """Of the architecture that config.json says. Raises ValueError for others than it can be."""
+    """The classifier that config.json describes, untrained. Raises ValueError if it cannot be."""
     return Classifier(**{name: config[name] for name in ARCHITECTURE})
 
 
@@ -76,7 +76,7 @@ def load(folder: Path) -> tuple[Networks, dict[str, Any]]:
 
 
 def load_weights(network: nn.Module, path: Path, config: dict[str, Any]) -> None:
-    """Strictly, and only the file that config.json vouches for."""
+    """Loads the file strictly, if it has the sha256 that config.json names."""
     if not path.is_file() or config.get(SHA256[path.name]) is None:
         raise FileNotFoundError(
             f"{path.parent} has no {path.name}: make it with python -m train.evaluate.judge "

@@ -122,7 +122,7 @@ def _kept(
 
 
 def _write(out: Path, contents: dict[str, bytes], facts: dict[str, Any]) -> None:
-    """config.json last: it vouches for the others."""
+    """config.json last: it has the sha256 of the others."""
     for name, content in (contents | {hub.CONFIG: folder.to_config(facts, contents)}).items():
         write_atomic(out / name, content)
 

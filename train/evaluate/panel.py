@@ -1,8 +1,8 @@
 """The panel: judges that differ in kind, and the worst of them over its own floor.
 
-A judge is a function that says one figure of a set of images; the lower, the more alike are they to
-real ones. Its floor is the figure of as many real test images. How good a model is, is what the
-judge says that finds most wrong: figure over floor, 1 if it cannot be told from real images.
+A judge is a function that gives one figure for a set of images; the lower it is, the more they are
+like real ones. Its floor is the figure of as many real test images. What counts is the judge with
+the highest figure over its floor: 1 if the images cannot be told from real ones.
 
 The Fréchet distances of three judges are roots of what is called FID elsewhere: twice the figure is
 twice as far away."""
@@ -38,8 +38,9 @@ def _features(sample: Sample) -> float:
 
 
 def _texture(sample: Sample) -> float:
-    """In the training images' own axes and units: else one direction, in which they differ most
-    from each other, would outweigh all others, and chance with it."""
+    """Along the principal axes of the training images, each in units of its standard deviation.
+
+    Otherwise the direction of the largest variance would dominate the distance."""
     real = _real(sample, "texture")
     values, axes = torch.linalg.eigh(real.covariance)
     by = axes / values.clamp(min=_LEAST * values.amax()).sqrt()
@@ -92,7 +93,7 @@ class Verdict(NamedTuple):
 
 
 def figures(sample: Sample) -> dict[str, float]:
-    """What every judge says."""
+    """The figure of every judge."""
     return {name: judge.figure(sample) for name, judge in JUDGES.items()}
 
 
@@ -133,7 +134,7 @@ def ratios(found: Mapping[str, float], real: Floor) -> dict[str, float]:
 
 
 def worst(found: Mapping[str, float], real: Floor) -> Verdict:
-    """The judge that finds most wrong."""
+    """The judge with the highest ratio."""
     over = ratios(found, real)
     name = max(over, key=over.__getitem__)
     spread = real.spread[name]

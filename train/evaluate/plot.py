@@ -21,14 +21,13 @@ _COLORS = (
     "#56b4e9",
     "#cc79a7",
     "#666666",
-)  # Okabe & Ito: for all eyes
+)  # Okabe & Ito: also told apart by the colour-blind
 _SHOWN = 1, 50  # of what the worst judge says over its floor
 _GAP = 0.058  # between the middles of two labels, of the height of the axes
 
 
 def check() -> None:
-    """Raises ValueError if there is nothing to draw with: better before the hours of computing than
-    after."""
+    """Raises ValueError if matplotlib is missing: before the hours of computing, not after."""
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("--plot needs matplotlib: pip install matplotlib")
 

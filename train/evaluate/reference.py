@@ -1,4 +1,4 @@
-"""The real images that drawn ones are compared with, and what of them is worth keeping beside the
+"""The real images that generated ones are compared with, and what is kept of them beside the
 judges.
 
 Sets, all of them the same at every call (random, from a fixed seed):

@@ -1,8 +1,8 @@
 """Samplers compared: the worst judge over its floor, by sampler, grid and number of network
 evaluations, from the same seeds.
 
-A line of JSON is kept for each cell as soon as it is done, so that a sweep can be stopped and taken
-up again."""
+A line of JSON is kept for each cell as soon as it is done, so that a sweep can be stopped and
+continued."""
 
 import json
 import math
@@ -151,7 +151,7 @@ def _students(out: Path, plan: Plan) -> dict[Cell, float]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The cells that are there; a line that a power cut broke off is passed over."""
+    """The cells that are there; a line that a power cut left incomplete is skipped."""
     lines = []
     for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:

@@ -87,7 +87,7 @@ def fit(
     """Trains network by AdamW with one cycle of the learning rate, and returns it folded.
 
     batch_of: images and targets of some of the indices 0..count - 1. loss_of: of outputs and
-    targets. progress is told the loss of each step."""
+    targets. progress is called with the loss of each step."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.01)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     network.train()

@@ -85,7 +85,7 @@ def damaged(name: str, data: Data, count: int, strength: float, train: Data) -> 
 
 
 def table(found: list[Tried]) -> str:
-    """As people read it; ! marks what is visible and passed unseen."""
+    """As people read it; ! marks a visible damage that no judge notices."""
     rows = [("damage", "strength", *panel.JUDGES, "worst")]
     for each in found:
         missed = each.visible and each.worst <= LIMIT

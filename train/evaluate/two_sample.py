@@ -12,7 +12,7 @@ from .textures import TextureNet, fit
 WIDTHS = (16, 48)
 BATCH, LR = 100, 4e-3
 STEPS = 800  # of each fold; fewer for few images
-EPOCHS = 16  # at most: more would only learn the images by heart
+EPOCHS = 16  # at most: more would only memorise the images
 
 
 def auc(images: Tensor, real: Tensor, seed: int = 0) -> float:

@@ -1,4 +1,4 @@
-"""Images to be judged, and the real images that they are judged beside."""
+"""The images to be judged, and the real images that they are compared with."""
 
 from functools import cached_property
 from pathlib import Path

@@ -50,8 +50,7 @@ def write(
     facts: what config.json says besides the network. source: what the model was made from, in
     words. history: how the weights were made, before this run too, to the exact commands."""
     dataset = facts["dataset"]
-    known = DATASETS.get(dataset)
-    hub_name = known and known.hub
+    hub_name = DATASETS[dataset].hub if dataset in DATASETS else None
     front = ModelCardData(
         # people decide about their own pictures themselves
         license=None if dataset == "folder" else "mit",
@@ -62,10 +61,8 @@ def write(
     )
     seen = f"{step:,} steps, {step * settings['batch_size']:,} images, {seconds / 60:.1f} minutes"
     if settings["before"]["images"]:
-        seen += (
-            f"; with what it started from {history['images']:,} images, "
-            f"{history['minutes']:g} minutes"
-        )
+        whole = f"{history['images']:,} images, {history['minutes']:g} minutes"
+        seen += f"; with what it started from {whole}"
     return f"""---
 {front.to_yaml()}
 ---
