@@ -307,7 +307,7 @@ def test_what_is_not_measured_costs_no_reference(tiny, calls):
     counted = calls(tiny)
     rivals = requests.rivals(NAMES, [("ddim", 2), ("ddim", 3)], label="any", count=1, seed=321, guidance=0.0)
     task = Compare(rivals, measured=False)
-    assert [walk["distance"] for walk in last(task.films(tiny))["walks"]] == [None, None]
+    assert [walk["distance"] for walk in last(task.films(tiny, References()))["walks"]] == [None, None]
     assert len(counted) == task.work == 5
     assert Ladder(rivals[0], measured=False).work == sum(requests.LADDER) and Ladder(rivals[0]).work == sum(requests.LADDER) + 1000
 
