@@ -166,10 +166,8 @@ def compare(
     weights, names = _model()
     ways = [(sampler_1, steps_1), (sampler_2, steps_2), (sampler_3, steps_3), (sampler_4, steps_4)]
     with _refusing():
-        rivals = requests.rivals(
-            names, ways, label=label, count=count, seed=seed, guidance=guidance
-        )
-    return _answer(_last(Compare(rivals, measured=measure is True), weights), film)
+        each = requests.rivals(names, ways, label=label, count=count, seed=seed, guidance=guidance)
+    return _answer(_last(Compare(each, measured=measure is True), weights), film)
 
 
 def ladder(

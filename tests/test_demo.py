@@ -400,7 +400,7 @@ def test_denoise_from_the_top_is_a_picture_of_its_own(mnist):
 
 
 def test_programs_get_facts_pictures_and_an_animation_of_a_film(tiny):
-    film = last(Generate(asked()).films(tiny))
+    film = last(Generate(asked()).films(tiny, References()))
     assert answers.told(film) == {"seeds": [11, 12, 13, 14], "labels": tiny.names(Settings(range(11, 15))), "walks": [{"evaluations": 3}]}
     x = tiny.sample(seeds=range(11, 15), steps=3).x
     with Image.open(io.BytesIO(answers.sheet(film))) as picture:
@@ -409,7 +409,7 @@ def test_programs_get_facts_pictures_and_an_animation_of_a_film(tiny):
         with Image.open(io.BytesIO(content)) as picture:
             assert distance(picture, sheet(image[None])) == 0
     rivals = requests.rivals(NAMES, [("ddim", 2), ("heun", 3)], label="any", count=4, seed=3, guidance=0.0)
-    film = last(Compare(rivals, measured=False).films(tiny))
+    film = last(Compare(rivals, measured=False).films(tiny, References()))
     assert [(walk["title"], walk["evaluations"]) for walk in answers.told(film)["walks"]] == [("ddim · 2 steps", 2), ("heun · 3 steps", 5)]
     with Image.open(io.BytesIO(answers.animation(film))) as picture:
         assert picture.n_frames == 1 + 4 and picture.width / picture.height > 2  # as long as the longest, side by side

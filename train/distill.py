@@ -241,7 +241,8 @@ def run(args: argparse.Namespace, command: str) -> int:
     facts = {name: told.get(name) for name in ("dataset", "class_names", "class_counts")}
     facts["distilled"] = {"teacher": told["sha256"], "walks": times}
     words = f"{args.walks:,} walks of {told['sha256'][:12]} ({facts['dataset']}) in {STEPS} steps"
-    subject = artefact.Subject(facts, words, f"{args.model} is", told["sha256"])
+    source = f"the weights of {args.model} are"
+    subject = artefact.Subject(facts, words, source, told["sha256"])
     before = told.get("history") or artefact.NO_HISTORY
     return complete(args, trainer, subject, budget, command, before, module="train.distill")
 

@@ -131,7 +131,7 @@ def _settings(
     """
     saved = header.settings if header else {}
     if header and saved["fingerprint"] != subject.fingerprint:
-        raise ValueError(f"{subject.source} not what {args.out} was started with")
+        raise ValueError(f"{subject.source} not those that {args.out} was started with")
     return settings_of(args) | {
         "commands": [*saved.get("commands", []), command],
         "fingerprint": subject.fingerprint,
