@@ -1,6 +1,7 @@
 """The Gradio app: the HTTP API and the page. `ddpm` makes all that is shown."""
 
 import base64
+import hashlib
 import importlib.util
 import json
 import os
@@ -24,7 +25,9 @@ except ImportError:
 
 import gradio as gr
 from anyio import from_thread, to_thread
-from fastapi.responses import JSONResponse
+from fastapi import Request as Asked
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from gradio import FileData
 from gradio.context import LocalContext
 from gradio.events import api
@@ -35,7 +38,7 @@ from gradio.utils import get_upload_folder
 from huggingface_hub import constants
 from starlette.middleware import Middleware
 
-from ddpm import GRIDS, SAMPLERS, player
+from ddpm import GRIDS, SAMPLERS, browser, player
 from ddpm.demo import about, answers, requests
 from ddpm.demo.http import Front
 from ddpm.demo.requests import BEST, Request
@@ -55,6 +58,12 @@ CARD = (
 )
 GONE = "nobody fetched the result in time: it is not kept"
 PLAYER_FILES, PAGE_FILES = Path(player.__file__).parent, Path(requests.__file__).parent
+SCRIPTS = {
+    PLAYER_FILES: ("player.js", "pad.js"),
+    browser.FILES: browser.PARTS,
+    PAGE_FILES: ("steps.js", "save.js", "page.js"),
+}
+MOST_BYTES = 16_000_000  # of a model that a visitor's browser is asked to take
 ASKED = Request()  # what the form starts with, but for the seed
 RIVALS = [("ddpm", 10), ("ddim", 10), (ASKED.sampler, 10), (NONE, 20)]  # what Compare starts with
 # What a link carries, by its name there: fields of Request, and how their text is read.
@@ -585,7 +594,7 @@ def _weights_in_use() -> Shown:
         line=line,
         command=gr.Code(command, visible=bool(command)),
         python=f'from ddpm import Pipeline\n{python}\nimages.save("digits.gif")',
-        label=gr.Dropdown(classes),
+        label=gr.Radio(classes),
         label_of_compare=gr.Dropdown(classes),
         label_of_ladder=gr.Dropdown(classes),
         hint=gr.Dropdown([NONE, *model.class_names]),
@@ -652,6 +661,37 @@ def try_again() -> Shown:
     return _weights_in_use()
 
 
+# --- The engine in the visitor's browser ----------------------------------------------------------
+
+
+@lru_cache(2)
+def _opening(weights: Weights) -> tuple[bytes, str]:
+    """What a browser needs to draw with these weights, as JSON, and its sha256 as an ETag."""
+    given = browser.opening(pipeline(weights))
+    if len(given["data"]) > MOST_BYTES:
+        size, most = len(given["data"]) / 1e6, MOST_BYTES / 1e6
+        given = {"refused": f"the model is too large for a browser: {size:.0f} of {most:.0f} MB"}
+    body = json.dumps(given | {"worker": "\n".join(browser.SCRIPTS)}).encode()
+    return body, f'"{hashlib.sha256(body).hexdigest()}"'
+
+
+def _engine(asked: Asked) -> Response:
+    """The same over HTTP. A browser that has it is only told so."""
+    body, tag = _opening(serving.weights)
+    kept = {"ETag": tag, "Cache-Control": "no-cache"}
+    if asked.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=kept)
+    return Response(body, media_type="application/json", headers=kept)
+
+
+def _one_file() -> Response:
+    """The page of one file that draws with these weights."""
+    try:
+        return Response(browser.page(pipeline(serving.weights)), media_type="text/html")
+    except ValueError as error:
+        return JSONResponse({"detail": one_line(error)}, status_code=422)
+
+
 # --- The page -------------------------------------------------------------------------------------
 
 FILM = {
@@ -667,13 +707,30 @@ PLAYER = """
     show();
     player.addEventListener("pick", (event) => trigger("pick", event.detail));
 """
-PAD = """
-    const pad = element.querySelector("ddpm-pad");
-    pad.addEventListener("ink", (event) => {
-        props.value = event.detail.picture;
-        trigger("ink");
+STEPS = """
+    const steps = element.querySelector("ddpm-steps");
+    const show = () => customElements.whenDefined("ddpm-steps")
+        .then(() => { steps.value = props.value; });
+    watch("value", show);
+    show();
+    steps.addEventListener("input", () => { props.value = steps.value; trigger("input"); });
+"""
+TOOL = """
+    page.tool(element.firstElementChild, props.digits);
+    element.firstElementChild.addEventListener("ask", (event) => {
+        page.wanted = event.detail;
+        trigger("ask");
     });
-    customElements.whenDefined("ddpm-pad").then(() => pad.offer(props.digits, 5));
+"""
+TOOLS = {
+    "Hand": "Every digit from the same noise: they have the same slant and stroke, like one hand.",
+    "Morph": "Pick two digits, and drag from one to the other. Between their noise lies more "
+    "noise, and the model draws a digit from all of it.",
+    "Mend": "Rub out a part. The model finishes it, and what is left stays as it is.",
+}
+SAVE = """
+    customElements.whenDefined("ddpm-save").then(() =>
+        element.querySelector("ddpm-save").offer(page.entries(page.player("film"))));
 """
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # All may start at once: `turns` decides who computes, and refuses what is too much. Each holds one
@@ -703,20 +760,24 @@ def build() -> gr.Blocks:
     page = gr.Blocks(title=name, analytics_enabled=False, delete_cache=(600, 3600))
     with page:
         gr.Markdown(
-            f"# {name}\nA small neural network turns random noise into {what}, step by step. Every "
-            "seed gives a different picture, and the same seed always the same one.",
+            f"# {name}\nA small neural network turns random noise into {what}, step by step. The "
+            "same seed always gives the same picture. Or *draw* one yourself.",
             elem_classes="masthead",
         )
         notice = gr.Markdown(visible=False)
         again = gr.Button("Try again", size="sm", visible=False)
         with gr.Tab("Generate"):
             label = _generate_tab(page)
+        with gr.Tab("Draw"):
+            hint = _draw_tab()
+        for name, words in TOOLS.items():
+            with gr.Tab(name):
+                gr.Markdown(words)
+                _tool(name.lower())
         with gr.Tab("Compare") as tab:
             label_of_compare = _compare_tab(tab)
         with gr.Tab("Steps") as tab:
             label_of_ladder = _ladder_tab(tab)
-        with gr.Tab("Noise"):
-            hint = _noise_tab()
         with gr.Tab("Weights"):
             line, command, python = _weights_tab()
         shown = Shown(
@@ -724,7 +785,9 @@ def build() -> gr.Blocks:
         )
         _serve(page)
         page.load(_weights_in_use, None, list(shown), queue=False, **QUIET)
-        again.click(try_again, None, list(shown), api_visibility="private", show_progress_on=notice)
+        private: dict[str, Any] = {"api_visibility": "private"}
+        tried = again.click(try_again, None, list(shown), show_progress_on=notice, **private)
+        tried.success(None, None, None, js="() => page.reopen()", queue=False, **QUIET)
     page.queue(max_size=MOST, api_open=False)
     # Not in a class of our own: Gradio would write a stub file beside this one.
     page.preprocess_data = _in_words(page.preprocess_data)  # type: ignore[method-assign]
@@ -753,16 +816,18 @@ def _names() -> tuple[str, ...]:
 
 
 def _go_and_stop(words: str, elem_id: str) -> tuple[gr.Button, gr.Button]:
-    with gr.Row():
-        return (
-            gr.Button(words, variant="primary", elem_id=elem_id, min_width=110, scale=2),
-            gr.Button("Stop", elem_id=f"stop-{elem_id}", min_width=80),
-        )
+    return (
+        gr.Button(words, variant="primary", elem_id=elem_id, min_width=110, scale=2),
+        gr.Button("Stop", elem_id=f"stop-{elem_id}", min_width=80),
+    )
 
 
-def _film(elem_id: str, value: Film | None = None) -> gr.HTML:
-    """The player. Its value is a film; its event `pick` has the image that a visitor chose."""
-    template = "<ddpm-player></ddpm-player>"
+def _film(elem_id: str, value: Film | None = None, how: str = "") -> gr.HTML:
+    """The player. Its value is a film; its event `pick` has the image that a visitor chose.
+
+    how: attributes of the player.
+    """
+    template = f"<ddpm-player {how}></ddpm-player>"
     view = gr.HTML(value, html_template=template, js_on_load=PLAYER, elem_id=elem_id)
     # Not by a class of its own: Gradio would write a stub file beside this one.
     view.api_info = lambda: FILM  # type: ignore[method-assign]  # for the API page
@@ -773,14 +838,13 @@ def _draws_digits() -> bool:
     return bool(pipeline(serving.weights).config.get("dataset") == "mnist")
 
 
+def _what() -> str:
+    return "Digit" if _draws_digits() else "Class"
+
+
 def _label() -> gr.Dropdown:
-    return gr.Dropdown(
-        [ANY, *_names()],
-        value=ANY,
-        label="Digit" if _draws_digits() else "Class",
-        min_width=140,
-        info="What to draw; any: each seed chooses.",
-    )
+    info = "What to draw; any: each seed chooses."
+    return gr.Dropdown([ANY, *_names()], value=ANY, label=_what(), min_width=140, info=info)
 
 
 def _few(value: int) -> gr.Dropdown:
@@ -788,39 +852,39 @@ def _few(value: int) -> gr.Dropdown:
     return gr.Dropdown(counts, value=value, label="Images", info=info, min_width=140)
 
 
-def _seed() -> gr.Number:
-    return gr.Number(
-        value=0,
-        precision=0,
-        minimum=0,
-        maximum=MAX_SEED,
-        label="Seed",
-        info="Which noise to start from. The same seed gives the same picture.",
-    )
+def _seed(info: str | None = None) -> gr.Number:
+    bounds: dict[str, Any] = {"precision": 0, "minimum": 0, "maximum": MAX_SEED}
+    return gr.Number(value=0, label="Seed", info=info, min_width=140, **bounds)
 
 
-def _steps(value: int, label: str, info: str | None = None) -> gr.Slider:
-    return gr.Slider(1, requests.MAX_STEPS, value, step=1, precision=0, label=label, info=info)
+def _steps(value: int, label: str) -> gr.HTML:
+    """A slider with logarithmic stops, and a field for any number of steps."""
+    template = f'<ddpm-steps label="{label}" most="{requests.MAX_STEPS}"></ddpm-steps>'
+    view = gr.HTML(value, html_template=template, js_on_load=STEPS, min_width=160)
+    view.api_info = lambda: {"type": "integer"}  # type: ignore[method-assign]
+    return view
 
 
-def _guidance(info: str, **more: Any) -> gr.Slider:
-    most = GUIDANCE.high
-    return gr.Slider(0, most, 0, step=0.5, precision=2, label="Guidance", info=info, **more)
+def _guidance() -> gr.Slider:
+    label, most = "Guidance", GUIDANCE.high
+    return gr.Slider(0, most, 0, step=0.5, precision=2, label=label, min_width=140)
 
 
 def _sampler() -> gr.Dropdown:
-    noisy = ", ".join(name for name, sampler in SAMPLERS.items() if sampler.fresh_noise)
-    info = f"The rule for each step. {noisy} add fresh noise."
-    return gr.Dropdown(list(SAMPLERS), value=ASKED.sampler, label="Sampler", info=info)
+    choices = [
+        (f"{name} (adds noise)" if sampler.fresh_noise else name, name)
+        for name, sampler in SAMPLERS.items()
+    ]
+    return gr.Dropdown(choices, value=ASKED.sampler, label="Sampler", min_width=140)
 
 
 class _Form(NamedTuple):
     """The widgets of `generate`, in the order of its arguments."""
 
-    label: gr.Dropdown
+    label: gr.Radio
     images: gr.Dropdown
     seed: gr.Number
-    steps: gr.Slider
+    steps: gr.HTML
     sampler: gr.Dropdown
     time_grid: gr.Dropdown
     eta: gr.Slider
@@ -828,20 +892,21 @@ class _Form(NamedTuple):
 
 
 def _form() -> _Form:
-    """What can be set in the first tab."""
-    label = _label()
-    counts = list(requests.COUNTS)
-    count = gr.Dropdown(counts, value=ASKED.count, label="Images", info="How many at once.")
-    seed = _seed()
-    dice = gr.Button("🎲 Roll a new seed", size="sm")
-    dice.click(requests.random_seed, None, seed, queue=False, **QUIET)
-    with gr.Accordion("Sampler", open=False):
-        cost = f"Each evaluates the network once (heun: twice). {ASKED.steps} is plenty."
-        steps = _steps(ASKED.steps, "Steps", cost)
+    """What can be set in the first tab; whatever changes is drawn at once."""
+    label = gr.Radio([ANY, *_names()], value=ANY, label=_what(), elem_classes="chips")
+    with gr.Row(elem_classes="fields"):
+        seed = _seed()
+        dice = gr.Button("Roll", size="lg", min_width=80, scale=0, elem_id="dice")
+        counts = list(requests.COUNTS)
+        count = gr.Dropdown(counts, value=ASKED.count, label="Images", min_width=80)
+    dice.click(None, None, seed, js=f"() => page.roll({requests.COUNTS[-1]})", queue=False, **QUIET)
+    steps = _steps(ASKED.steps, "Steps")
+    with gr.Row(elem_classes="fields"):
         sampler = _sampler()
+        guidance = _guidance()
+    with gr.Accordion("More", open=False):
         more = "Fresh noise on the way: 0 is none, 1 as much as ddpm."
         eta = gr.Slider(0, 1, 0, step=0.05, precision=2, label="Eta", visible=False, info=more)
-        guidance = _guidance("How strongly to follow the label. Above 0 doubles the work.")
         where = "Where the steps fall; best is what was measured for the sampler."
         time_grid = gr.Dropdown([BEST, *GRIDS], value=BEST, label="Time grid", info=where)
     # What has no effect is out of sight, and back at zero.
@@ -859,27 +924,45 @@ def _form() -> _Form:
     return _Form(label, count, seed, steps, sampler, time_grid, eta, guidance)
 
 
-def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
+def _generate_tab(page: gr.Blocks) -> gr.Radio:
     """The first tab; returns the widget that lists the classes."""
     example = _example(serving.weights)
     last = gr.State(example, time_to_live=3600)
     with gr.Row():
-        with gr.Column(scale=3, min_width=280):
-            go, stop = _go_and_stop("Generate", "generate")
-            film = _film("film", example | {"loop": True})
-            with gr.Row():
-                save = gr.Button("Save GIF", size="sm", min_width=110, elem_id="save")
-                copy = gr.Button("Copy link", size="sm", min_width=110, elem_id="copy")
-        with gr.Column(scale=2, min_width=280):
+        with gr.Column(scale=1, min_width=280):
+            film = _film("film", example | {"loop": True}, "menu")
+        with gr.Column(scale=1, min_width=280, elem_id="form"):
             form = _form()
-    settings = list(form)
-    run = _wire(go, stop, generate_film, settings, film, form.seed, last)
-    remember = "(...values) => page.remember(values)"
-    run.success(None, settings, None, js=remember, queue=False, **QUIET)
+            with gr.Row():
+                go, stop = _go_and_stop("Generate", "generate")
+                menu = "<ddpm-save></ddpm-save>"
+                gr.HTML(html_template=menu, js_on_load=SAVE, min_width=100, elem_id="save")
+            gr.HTML('<p id="says" role="status"></p>')
+    ask = gr.Button(visible="hidden", elem_id="ask")  # the server, where the browser cannot
+    latest = {"trigger_mode": "always_last"}
+    drawn = gr.Number(precision=0, visible=False, label="Seed")  # the form may have another by now
+    run = _wire(ask, stop, generate_film, list(form), film, drawn, last, **latest)
+    leave = gr.Button(visible="hidden", elem_id="leave")  # the visitor wants something else
+    leave.click(None, cancels=[run], api_visibility="private")
+    for end in (run.success, run.failure):
+        end(None, None, None, js="() => page.told()", queue=False, **QUIET)
     film.pick(_picked, None, form.seed, queue=False, **QUIET)
-    copied = "(...values) => page.copy(values)"
-    copy.click(None, settings, None, js=copied, queue=False, **QUIET)
-    _wire_saving(save, last)
+    _wire_form(page, form, go)
+    view, file = gr.Textbox("x", visible=False), gr.File(visible=False)
+    save = gr.Button(visible=False)  # for programs: the page has a menu
+    save.click(save_gif, [last, view], file, api_name="save_gif", preprocess=False, **QUIET)
+    return form.label
+
+
+def _wire_form(page: gr.Blocks, form: _Form, go: gr.Button) -> None:
+    """Whatever changes is drawn (page.js); a link, or the last visit, is restored."""
+    settings: list[Any] = list(form)
+    here: dict[str, Any] = {"queue": False, **QUIET}
+    for event in (go.click, form.seed.submit):
+        event(None, settings, None, js="(...values) => page.draw(values, true)", **here)
+    for widget in settings:
+        for event in (widget.change, widget.input):
+            event(None, settings, None, js="(...values) => page.draw(values)", **here)
     query, go_on = gr.Textbox(visible=False), gr.Checkbox(visible=False)
     restored = page.load(
         restore,
@@ -889,24 +972,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Dropdown:
         concurrency_limit=None,
         **QUIET,
     )
-    click = '(go) => { if (go) page.click("generate"); }'
-    restored.then(None, go_on, None, js=click, queue=False, **QUIET)
-    return form.label
-
-
-def _wire_saving(save: gr.Button, last: gr.State) -> None:
-    """The button that downloads the last film as a GIF, in the view that is on."""
-    view, file = gr.Textbox("x", visible=False), gr.File(visible=False)
-    made = save.click(
-        save_gif,
-        [last, view],
-        file,
-        js='(last) => [last, page.player("film").view]',
-        api_name="save_gif",
-        preprocess=False,
-        **QUIET,
-    )
-    made.success(None, file, None, js="(file) => page.download(file)", queue=False, **QUIET)
+    restored.then(None, settings, None, js="(...values) => page.begin(values)", **here)
 
 
 def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
@@ -915,11 +981,12 @@ def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
         "The same noise through two to four samplers, side by side and in step. When all have "
         "arrived, each is compared with the result of a thousand steps."
     )
-    go, stop = _go_and_stop("Compare", "compare")
+    with gr.Row():
+        go, stop = _go_and_stop("Compare", "compare")
     film = _film("compare-film")
     with gr.Row():
         label, count, seed = _label(), _few(requests.FEW[-1]), _seed()
-        guidance = _guidance("How strongly to follow the label.", min_width=140)
+        guidance = _guidance()
     rivals: list[Any] = []
     with gr.Row():
         for k, (name, steps) in enumerate(RIVALS, 1):
@@ -938,8 +1005,9 @@ def _ladder_tab(tab: gr.Tab) -> gr.Dropdown:
         "The same seed in 1, 2, 5, … 100 steps: what more steps improve. The chart shows how far "
         "each ends from the result of a thousand steps."
     )
-    go, stop = _go_and_stop("Draw all seven", "climb")
-    film = _film("steps-film")
+    with gr.Row():
+        go, stop = _go_and_stop("Draw all seven", "climb")
+    film = _film("steps-film", None, "joined")
     with gr.Row():
         label, count, seed, sampler = _label(), _few(requests.FEW[0]), _seed(), _sampler()
     _wire(go, stop, ladder_film, [label, count, seed, sampler], film)
@@ -947,38 +1015,29 @@ def _ladder_tab(tab: gr.Tab) -> gr.Dropdown:
     return label
 
 
-def _noise_tab() -> gr.Dropdown:
-    """The forward process, and back from any time; returns the widget that lists the classes."""
-    gr.Markdown(
-        "A picture gets noisier as you drag to the left: that is all a diffusion model is trained "
-        "on. x̂₀ is the clean image it predicts. Stop where you like, and let it remove the noise."
-    )
+def _draw_tab() -> gr.Dropdown:
+    """What a visitor draws, with noise, and what comes back; returns the list of classes."""
     digits = "data:image/png;base64," + base64.b64encode(requests.DIGITS.read_bytes()).decode()
-    template = "<ddpm-pad></ddpm-pad>"
-    with gr.Row():
-        with gr.Column(scale=2, min_width=280):
-            pad = gr.HTML("5", html_template=template, js_on_load=PAD, elem_id="pad", digits=digits)
-            seed = _seed()
-        with gr.Column(scale=3, min_width=280):
-            film = _film("noise-film")
-    with gr.Row():
-        with gr.Column(scale=2, min_width=280):
-            told = "Which digit it is; none: nothing."
-            hint = gr.Dropdown([NONE, *_names()], value=NONE, label="Told the model", info=told)
-            sampler = _sampler()
-            steps = _steps(50, "Steps", "Of the whole way; only those that are left are taken.")
-            go, stop = _go_and_stop("Denoise from here", "denoise")
-        with gr.Column(scale=3, min_width=280):
-            back = _film("back-film")
+    tool = _tool("draw", digits=digits)
+    # Where the browser cannot, the server draws. These are its arguments.
+    picture, t = gr.Textbox("5", visible=False), gr.Number(500, visible=False)
+    seed, steps = (gr.Number(k, precision=0, visible=False) for k in (0, 50))
+    hint = gr.Dropdown([NONE, *_names()], value=NONE, visible=False)
+    sampler = gr.Dropdown(list(SAMPLERS), value=ASKED.sampler, visible=False)
+    film, noisy = gr.JSON(visible=False), gr.Button(visible=False)
+    noisy.click(forward_film, [picture, seed], film, api_name="forward_film", **WORK)
+    asked = [picture, t, seed, hint, sampler, steps]
+    js = "(...asked) => page.askFor(asked)"
     latest: dict[str, Any] = {"trigger_mode": "always_last"} | WORK
-    pad.ink(forward_film, [pad, seed], film, api_name="forward_film", **latest)
-    for event in (seed.submit, seed.input):
-        event(forward_film, [pad, seed], film, **latest)
-    t = gr.Number(500, visible=False)
-    held = 'Math.max(1, page.player("noise-film").time)'
-    js = f"(...asked) => {{ asked[1] = {held}; return asked; }}"
-    _wire(go, stop, denoise_film, [pad, t, seed, hint, sampler, steps], back, js=js)
+    run = tool.ask(denoise_film, asked, film, api_name="denoise_film", js=js, **latest)
+    run.success(None, film, None, js="(film) => page.came(film)", queue=False, **QUIET)
     return hint
+
+
+def _tool(name: str, **props: Any) -> gr.HTML:
+    """A tool of ddpm/browser that draws in the visitor's browser."""
+    template = f"<ddpm-{name}></ddpm-{name}>"
+    return gr.HTML(html_template=template, js_on_load=TOOL, elem_id=name, **props)
 
 
 def _weights_tab() -> tuple[gr.Markdown, gr.Code, gr.Code]:
@@ -1003,14 +1062,14 @@ def _wire(
     asked: list[Any],
     film: gr.HTML,
     *others: Any,
-    js: str | None = None,
+    **how: Any,
 ) -> Any:
     """A button that runs a task, which fills the film and the others, and one that stops it.
 
-    js changes the request before it is sent. Returns the run.
+    how: settings of the click. Returns the run.
     """
-    halt = f'() => page.player("{film.elem_id}").halt()'
-    run = go.click(task, asked, [film, *others], api_name=task.__name__, js=js, **WORK)
+    halt = f'() => page.halt("{film.elem_id}")'
+    run = go.click(task, asked, [film, *others], api_name=task.__name__, **how, **WORK)
     run.failure(None, None, None, js=halt, queue=False, **QUIET)
     stop.click(None, None, None, js=halt, queue=False, **QUIET)
     stop.click(None, cancels=[run], api_visibility="private")
@@ -1028,9 +1087,13 @@ def _head() -> str:
     grain = "data:image/svg+xml," + quote((PLAYER_FILES / "grain.svg").read_text(encoding="utf-8"))
     css = (PAGE_FILES / "page.css").read_text(encoding="utf-8").replace("GRAIN", grain)
     scripts = [
-        (PAGE_FILES / "page.js").read_text(encoding="utf-8"),
+        *(
+            (folder / name).read_text(encoding="utf-8")
+            for folder, names in SCRIPTS.items()
+            for name in names
+        ),
         f"page.names = {json.dumps(list(IN_LINK))};",
-        *((PLAYER_FILES / name).read_text(encoding="utf-8") for name in ("player.js", "pad.js")),
+        f"page.pictures = {json.dumps(browser.PICTURES)};",
     ]
     return "\n".join([f"<style>{css}</style>", *(f"<script>{s}</script>" for s in scripts)])
 
@@ -1063,6 +1126,7 @@ def launch_settings() -> dict[str, Any]:
         "app_kwargs": {
             "exception_handlers": {FnIndexInferError: _no_such_task},
             "middleware": [Middleware(Front, title=_title(), text=CARD, picture=_card)],
+            "routes": [APIRoute("/engine.json", _engine), APIRoute("/page.html", _one_file)],
         },
         "footer_links": ["api", "gradio", "settings"],
         "mcp_server": importlib.util.find_spec("mcp") is not None,

@@ -44,6 +44,13 @@ def tiny_unet(seed: int = 0, **changes) -> UNet:
     return model.eval()
 
 
+def rounded(pipeline):
+    """The same model with the weights that a page holds: float16."""
+    for p in pipeline.model.parameters():
+        p.data = p.data.half().float()
+    return pipeline
+
+
 def in_diffusers(model: UNet):
     """The same network as diffusers' UNet2DModel, with the same weights, loaded strictly."""
     from diffusers import UNet2DModel  # here, because this import takes seconds

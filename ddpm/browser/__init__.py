@@ -10,31 +10,47 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import save
 
 from ..files import check_writable
 from ..hub import ARCHITECTURE
 from ..pipeline import GOLDEN, Pipeline
-from ..pixels import BETWEEN, FIRST_MS, FRAME_MS, GAP, GIF_WIDTH, LAST_MS, LIMIT, WAY_MS
-from ..player import SCRIPT
+from ..pixels import FIRST_MS, FRAME_MS, GAP, GIF_WIDTH, LAST_MS, LIMIT, WAY_MS, from_pixels
+from ..player import PAD, SCRIPT
 from ..samplers import SAMPLERS
 from ..schedule import Schedule
-from ..settings import MAX_SEED, Settings
+from ..settings import GUIDANCE, MAX_SEED, Settings, Start
 from .walks import walk
 
 PAGE_BYTES = 3_000_000  # that can be mailed, and opened on a phone
 STEPS = (*range(1, 21), 25, 30, 40, 50)  # the walks that are in a page
-_HERE = Path(__file__).parent
+STARTS, START_STEPS = 40, 10  # moments that a walk back can begin at; steps of its whole way
+# How sheets and GIFs look, for gif.js and studio.js.
+PICTURES = {
+    "gap": GAP,
+    "first_ms": FIRST_MS,
+    "frame_ms": FRAME_MS,
+    "way_ms": WAY_MS,
+    "last_ms": LAST_MS,
+    "gif_width": GIF_WIDTH,
+}
+FILES = Path(__file__).parent
 
 
 def _read(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
+    return (FILES / name).read_text(encoding="utf-8")
 
 
 # What runs in the worker: the parts, which know no messages, and last what listens to the page.
 SCRIPTS = [*map(_read, ("random.js", "walk.js", "unet.js", "model.js", "worker.js"))]
+# What runs in a page, whichever it is: files, saving, both ends of the worker, tools.
+PARTS = (
+    *("gif.js", "engine.js", "studio.js"),
+    *("tool.js", "draw.js", "hand.js", "morph.js", "mend.js"),
+)
 # The same kernels twice, the faster ones first: a browser takes the first that it understands.
-KERNELS = [(_HERE / name).read_bytes() for name in ("fused.wasm", "kernels.wasm")]
+KERNELS = [(FILES / name).read_bytes() for name in ("fused.wasm", "kernels.wasm")]
 _SPACE = """---
 title: {title}
 emoji: 🌫️
@@ -65,9 +81,9 @@ def page(pipeline: Pipeline) -> bytes:
     parts = {
         "title": _title(pipeline),
         "style": _read("page.css"),
-        "player": SCRIPT,
+        "player": SCRIPT + PAD,
         "worker": "\n".join(SCRIPTS),
-        "page": "\n".join(map(_read, ("gif.js", "engine.js", "page.js"))),
+        "page": "\n".join(map(_read, (*PARTS, "page.js"))),
         **given,
         "facts": json.dumps(given["facts"]).replace("<", r"\u003c"),
     }
@@ -115,28 +131,23 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
         "schedule": {"name": model.schedule.name, "T": model.schedule.T},
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    tables = _walks(model.schedule)
-    numbers = np.concatenate([table.ravel() for walks in tables.values() for table in walks])
+    tables, starts = _walks(model.schedule), _starts(model.schedule)
+    every = [*(table for walks in tables.values() for table in walks), *starts.values()]
+    numbers = np.concatenate([table.ravel() for table in every])
     facts = {
         "config": config,
         "weights_bytes": len(weights),
         "steps": _steps(model.schedule),
-        "walks": {
-            name: [[len(table) - 1, table.shape[1]] for table in walks]
-            for name, walks in tables.items()
-        },
+        "walks": {name: [*map(_size, walks)] for name, walks in tables.items()},
+        "starts": {"times": [*starts], "sizes": [*map(_size, starts.values())]},
         "usual_steps": min(Settings.steps, model.schedule.T),
         "sampler": Settings.sampler,
+        "guidance": GUIDANCE.high,
         "limit": LIMIT,
-        "between": BETWEEN.tolist(),
+        "levels": from_pixels(torch.arange(256)).tolist(),
         "golden": GOLDEN,
         "max_seed": MAX_SEED,
-        "gap": GAP,
-        "gif_width": GIF_WIDTH,
-        "first_ms": FIRST_MS,
-        "frame_ms": FRAME_MS,
-        "way_ms": WAY_MS,
-        "last_ms": LAST_MS,
+        **PICTURES,
     }
     data = gzip.compress(numbers.astype("<f4").tobytes() + weights, mtime=0)
     return {
@@ -156,6 +167,19 @@ def _walks(schedule: Schedule) -> dict[str, list[np.ndarray]]:
         name: [walk(schedule, Settings((0,), sampler=name, steps=n)) for n in _steps(schedule)]
         for name in SAMPLERS
     }
+
+
+def _starts(schedule: Schedule) -> dict[float, np.ndarray]:
+    """The table of a walk from a picture with noise up to a time, by that time."""
+    T, nothing = schedule.T, torch.zeros(0)
+    times = sorted({max(1.0, round(T * k / STARTS, 1)) for k in range(1, STARTS + 1)})
+    steps = min(START_STEPS, T)
+    return {t: walk(schedule, Settings((0,), steps=steps, start=Start(nothing, t))) for t in times}
+
+
+def _size(table: np.ndarray) -> list[int]:
+    """Evaluations of a walk, and the width of its table's rows."""
+    return [len(table) - 1, table.shape[1]]
 
 
 def _title(pipeline: Pipeline) -> str:

@@ -7,9 +7,14 @@ class Engine {
     this.opening = { kind: "open", ...opening };
     this.pending = new Map(); // id -> {message, frame, resolve, reject, tries}
     this.ids = 0;
+    this.failures = 0; // of workers that died before they had opened the model
+    this.ready = new Promise((resolve, reject) => {
+      this.settle = { resolve, reject };
+    });
+    this.ready.catch(() => {}); // whoever draws is told
     this.patience = 30_000; // ms of silence after which a busy worker is taken for dead
     this.start();
-    setInterval(() => {
+    this.watch = setInterval(() => {
       if (this.pending.size && performance.now() - this.heard > this.patience) this.died();
     }, 250);
   }
@@ -24,8 +29,10 @@ class Engine {
       this.died();
     };
     this.heard = performance.now();
-    this.ready = this.ask(this.opening);
-    this.ready.catch(() => {}); // whoever draws is told
+    this.ask(this.opening).then(() => {
+      this.opened = true;
+      this.settle.resolve();
+    }, this.settle.reject);
   }
 
   /* Resolves to what the worker answers; rejects with its words. frame: called with every moment of
@@ -61,6 +68,12 @@ class Engine {
 
   died() {
     this.worker.terminate();
+    if (!this.opened && ++this.failures > 1) {
+      clearInterval(this.watch);
+      const error = Error("this browser does not let the page compute");
+      for (const { reject } of this.pending.values()) reject(error);
+      return this.pending.clear();
+    }
     const unanswered = [...this.pending.values()].filter(({ message }) => message.kind !== "open");
     this.pending.clear();
     this.start();

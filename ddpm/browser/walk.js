@@ -15,10 +15,18 @@ const TO_X0 = {
 
    table: { values, evaluations, width }. noises: for each image a function that gives noise, call
    after call. labels: a function of t that gives what each image is to show, as UNet.forward wants
-   it. x0 is clamped to [-limit, limit], as diffusion.denoiser does. */
-function* walk(net, { values, evaluations, width }, noises, labels, limit) {
-  const to_x0 = TO_X0[net.config.prediction];
+   it. x0 is clamped to [-limit, limit], as diffusion.denoiser does.
+   guidance: as in Settings. pictures: for each image the one that the walk starts from, with noise
+   up to the table's first time, as Settings.start; null: from pure noise. known: {mask, values} of
+   pixels that are held: wherever the mask is 1, x0 is what values say. */
+function* walk(net, table, noises, labels, limit, { guidance = 0, pictures, known } = {}) {
+  const { values, evaluations, width } = table,
+    cost = guidance ? 2 : 1;
   let x = noises.map((next) => next());
+  if (pictures) {
+    const [, alpha, sigma] = values;
+    x = x.map((noise, n) => noise.map((eps, i) => alpha * pictures[n][i] + sigma * eps));
+  }
   const seen = [],
     fresh = [];
   for (let k = 0; k <= evaluations; k++) {
@@ -36,14 +44,29 @@ function* walk(net, { values, evaluations, width }, noises, labels, limit) {
     }
     let x0 = x;
     if (k < evaluations) {
-      const outs = net.forward(x, t, labels(t));
-      x0 = x.map((image, n) =>
-        image.map((value, i) =>
-          Math.min(limit, Math.max(-limit, to_x0(outs[n][i], value, alpha, sigma))),
-        ),
-      );
+      x0 = estimate(net, x, row, labels(t), limit, guidance);
+      if (known) x0 = x0.map((image) => image.map((value, i) => (known.mask[i] ? known.values[i] : value)));
       seen.push(x0);
     }
-    if (shown) yield { t, alpha, sigma, evaluations: Math.min(k + 1, evaluations), x, x0 };
+    if (shown) yield { t, alpha, sigma, evaluations: cost * Math.min(k + 1, evaluations), x, x0 };
   }
+}
+
+/* The images x0 that the network believes in, at the time of a table's row: diffusion.denoiser. */
+function estimate(net, x, [t, alpha, sigma], labels, limit, guidance) {
+  const { prediction, classes } = net.config,
+    to_x0 = TO_X0[prediction];
+  let outs = net.forward(x, t, labels);
+  if (guidance) {
+    // classifier-free: Ho & Salimans 2022, Eq. 6
+    const without = net.forward(x, t, labels.map(() => ({ [classes]: 1 })));
+    outs = outs.map((out, n) =>
+      out.map((value, i) => (1 + guidance) * value - guidance * without[n][i]),
+    );
+  }
+  return x.map((image, n) =>
+    image.map((value, i) =>
+      Math.min(limit, Math.max(-limit, to_x0(outs[n][i], value, alpha, sigma))),
+    ),
+  );
 }

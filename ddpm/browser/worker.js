@@ -2,13 +2,16 @@
    after another.
 
    In: {kind: "open", …} once; {kind: "model", id, name, endpoint}; {kind: "draw", id, images,
-   steps, sampler}; {kind: "stop", id}. Out, with the same id: {frame} for each moment of a walk,
-   then {done}; or {error} in words. An image is {seed, label} or, on the way to another one, {seed,
-   label, to: {seed, label}, share}. */
+   steps, sampler, guidance, from, picture, mask}; {kind: "stop", id}. Out, with the same id:
+   {frame} for each moment of a walk, then {done}; or {error} in words. An image is {seed, label}
+   or, on the way to another one, {seed, label, to: {seed, label}, share}. picture: pixels 0..255 of
+   one image, channels last; with `from`, one of facts.starts.times, walks start at it with noise up
+   to that time; with a mask, where that is 1, its pixels are held. */
 
 const MIXED = 0.6;
 const stopped = new Set();
 let facts,
+  between,
   kernels,
   walks,
   net,
@@ -38,6 +41,8 @@ const JOBS = {
      WebAssembly. */
   async open({ facts: said, data, kernels: codes }) {
     facts = said;
+    const { levels } = facts; // what lies half-way between two of them, in float32 as in Python
+    between = levels.slice(1).map((each, k) => Math.fround(Math.fround(each + levels[k]) / 2));
     const understood = codes.split(" ").map(bytesOf).find((code) => WebAssembly.validate(code));
     if (!understood) throw Error("this browser has no WebAssembly SIMD: take a newer one");
     kernels = new WebAssembly.Module(understood);
@@ -67,7 +72,7 @@ const JOBS = {
     return take(config, bytes);
   },
 
-  async draw({ id, images, steps, sampler }) {
+  async draw({ id, images, steps, sampler, guidance, from, picture, mask }) {
     const { channels, size, classes } = net.config;
     const noise = ({ seed }) => randn(seed, channels, size);
     const noises = images.map(({ to, share, ...image }) => {
@@ -77,13 +82,19 @@ const JOBS = {
     });
     const labels = (t) =>
       images.map((image) => (classes ? mixture(image, t / net.config.schedule.T) : {}));
+    const values = picture && Float32Array.from(picture, (gray) => facts.levels[gray]);
     let last;
     for (const { t, alpha, sigma, evaluations, x, x0 } of walk(
       net,
-      table(sampler, steps),
+      from ? startingAt(from) : table(sampler, steps),
       noises,
       labels,
       facts.limit,
+      {
+        guidance,
+        pictures: from && images.map(() => values),
+        known: mask && { mask, values },
+      },
     )) {
       if (stopped.has(id)) return { stopped: true };
       const frame = {
@@ -131,12 +142,22 @@ function table(sampler, steps) {
   throw Error(`no walk of ${sampler} in ${steps} steps is in this page`);
 }
 
-/* Values as gray levels 0..255, the nearest one, as pixels.to_pixels does: facts.between holds what
-   lies half-way between two of them. */
+/* The walk from a picture with noise up to a time; these lie behind the others. */
+function startingAt(time) {
+  const { times, sizes } = facts.starts;
+  let at = walks.length - sizes.reduce((sum, [evaluations, width]) => sum + (evaluations + 1) * width, 0);
+  for (const [k, [evaluations, width]] of sizes.entries()) {
+    const length = (evaluations + 1) * width;
+    if (times[k] === time) return { values: walks.subarray(at, at + length), evaluations, width };
+    at += length;
+  }
+  throw Error(`no walk from t = ${time} is in this page`);
+}
+
+/* Values as gray levels 0..255, the nearest one, as pixels.to_pixels does. */
 const pixels = (image) => Uint8Array.from(image, level);
 
 function level(value) {
-  const { between } = facts;
   let [low, high] = [0, between.length]; // the answer is in low..high
   while (low < high) {
     const middle = (low + high) >> 1;

@@ -1,7 +1,142 @@
-// What the page does by itself: the settings in the address, and small helpers of its buttons.
-// app.py puts this into the head and calls `page.…` from its events.
+// What the page does by itself. It draws with the engine in the visitor's browser; where that cannot
+// be, the server draws. app.py puts this into the head and calls `page.…` from its events.
 window.page = {
-  names: [], // what a link carries, in the order of the form; set by app.py
+  names: [], // what a link carries, in the order of the form; set by app.py, and
+  pictures: {}, // how GIFs look
+  studio: null, // what draws here; null: nothing does, and `why` says so
+  why: "this browser is not ready yet",
+  films: 0,
+  tools: [],
+
+  // --- The engine ---
+
+  async open() {
+    try {
+      const answer = await fetch(this.address("engine.json"));
+      const { worker, refused, ...opening } = await answer.json();
+      if (refused) throw Error(refused);
+      const engine = new Engine(worker, opening);
+      await engine.ready;
+      this.newest = new Newest(engine);
+      this.studio = new Studio(engine, opening.facts);
+      this.why = "";
+    } catch (error) {
+      this.studio = null;
+      this.why = error.message;
+    }
+  },
+
+  // Other weights have come.
+  reopen() {
+    this.opened = this.open();
+    for (const tool of this.tools) this.lend(tool);
+  },
+
+  address(file) {
+    return new URL(file, location.origin + location.pathname.replace(/\/?$/, "/"));
+  },
+
+  // --- Drawing ---
+
+  // The form as the engine wants it; null if it cannot draw that here. values: as in `names`.
+  wish(values) {
+    const [digit, images, seed, steps, sampler, grid, eta, guidance] = values;
+    const { studio } = this;
+    if (!studio || !studio.facts.steps.includes(steps) || grid !== "best" || eta) return null;
+    const label = digit === "any" ? null : studio.names.indexOf(digit);
+    return studio.checked({ seed, label, steps, sampler, guidance, images });
+  },
+
+  // The first picture: the page comes with that of the usual settings.
+  begin(values) {
+    this.begun = true;
+    if (this.recalled) this.draw(values, this.linked);
+    else this.drawn = JSON.stringify(values);
+  },
+
+  // Draws what the form says, if that is not what is there. play: from noise, and in any case.
+  async draw(values, play = false) {
+    const key = JSON.stringify(values), mine = {};
+    if (this.rolled) play = true;
+    if (!this.begun || (!play && (key === this.drawn || this.isAlone(values)))) return;
+    this.rolled = false;
+    this.drawn = key;
+    this.latest = mine;
+    if (values[2] === null) return play && this.click("dice");
+    await this.opened;
+    if (this.latest !== mine) return;
+    try {
+      const request = this.wish(values);
+      this.remember(values);
+      if (request) await this.here(request, play);
+      else await this.there();
+    } catch (error) {
+      this.newest?.stop();
+      this.say(error.message);
+    }
+  },
+
+  // In this browser.
+  async here(request, play) {
+    this.stopServer();
+    const player = this.player("film"), id = `here ${++this.films}`, start = performance.now();
+    const late = () => performance.now() - start > 300;
+    const film = await this.studio.film(this.newest, request, id, (grown) => {
+      if (play) player.show(grown);
+      else if (late()) player.show({ ...grown, live: true });
+    });
+    if (!film) return;
+    if (!play) player.show({ ...film, live: true });
+    const { frames, count } = film.walks[0], ms = Math.round(performance.now() - start);
+    this.say(`Drawn in your browser: ${count} image${count > 1 ? "s" : ""}, ${frames.at(-1).nfe} evaluations${count > 1 ? " each" : ""}, ${ms} ms.`);
+  },
+
+  // By the server, once the wishes pause. What it draws already is finished first.
+  async there() {
+    this.newest?.stop();
+    const { latest } = this;
+    await new Promise((done) => setTimeout(done, 250));
+    if (this.latest !== latest) return;
+    this.asked = { before: this.player("film").id };
+    this.say(this.studio ? "The server draws this one." : `The server draws: ${this.why}.`);
+    this.click("ask");
+  },
+
+  // It may wait its turn, or be on its way.
+  stopServer() {
+    const { id, done } = this.player("film");
+    if (this.asked && (id === this.asked.before || !done)) this.click("leave");
+    this.asked = null;
+  },
+
+  told() { this.asked = null; },
+
+  // A button says stop, or the server failed.
+  halt(film) {
+    if (film === "film") {
+      this.newest?.stop();
+      this.latest = null;
+      this.say("");
+    }
+    this.player(film).halt();
+  },
+
+  // One image is singled out, and the form has its seed: that is what there is to see.
+  isAlone([, , seed]) {
+    const { alone, walks } = this.player("film");
+    return alone !== null && walks[0].seeds[alone] === seed;
+  },
+
+  // A random seed that leaves room for so many images.
+  roll(most) {
+    this.rolled = true;
+    return Math.floor(Math.random() * (2 ** 32 - most));
+  },
+
+  // What the form's line says, and a screen reader.
+  say(words) { document.querySelector("#says").textContent = words; },
+
+  // --- The address ---
 
   // A seed field left empty is null: no text of a link.
   query(values) {
@@ -23,28 +158,68 @@ window.page = {
     for (const name of [...asked.keys()]) if (!this.names.includes(name)) asked.delete(name);
     let kept = "";
     try { kept = localStorage.getItem("ddpm") || ""; } catch {}
-    return asked.size ? "?" + asked : kept;
+    this.linked = asked.size > 0;
+    return (this.recalled = this.linked ? "?" + asked : kept);
   },
 
-  async copy(values) {
-    const link = location.origin + location.pathname + "?" + this.query(values);
-    try { await navigator.clipboard.writeText(link); } catch { prompt("The link:", link); return; }
-    const button = document.querySelector("#copy"), words = button.textContent;
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = words; }, 1500);
+  // --- Saving ---
+
+  // What the player shows, as canvases: every moment, of the image singled out or of all.
+  entries(player) {
+    const gif = async () => {
+      const moments = await player.moments();
+      const file = asGif(moments, this.pictures);
+      return new File([file], `${player.name}.gif`, { type: "image/gif" });
+    };
+    const share = navigator.canShare?.({ files: [new File([], "a.gif", { type: "image/gif" })] });
+    return [
+      ["Copy the link", () => this.copy()],
+      ["Save a GIF", async () => { const file = await gif(); download(file, file.name); }],
+      ["Save a PNG", () => player.save()],
+      ["Save the page: draws offline", () => this.whole()],
+      ...(share ? [["Share …", async () => navigator.share({ files: [await gif()], url: location.href })]] : []),
+    ];
   },
 
-  download(file) {
-    const link = document.createElement("a");
-    link.href = file.url;
-    link.download = file.orig_name;
-    link.click();
+  async copy() {
+    try { await navigator.clipboard.writeText(location.href); } catch { prompt("The link:", location.href); return ""; }
+    return "The link is copied.";
   },
 
   // What a hidden tab has at work is stopped: nobody watches it, and the visible one would wait for it.
   leave() {
     for (const stop of document.querySelectorAll("[id^=stop-]")) if (!stop.offsetParent) stop.click();
   },
+
+  async whole() {
+    const answer = await fetch(this.address("page.html"));
+    if (!answer.ok) return (await answer.json()).detail;
+    download(await answer.blob(), "digits.html");
+  },
+
+  // --- Tools ---
+
+  // Gives a tool its studio, or tells it that there is none. digits: ready ones for its pad.
+  async tool(tool, digits) {
+    await customElements.whenDefined(tool.localName);
+    if (digits) tool.pad.offer(digits, 5);
+    this.tools.push(tool);
+    this.lend(tool);
+  },
+
+  async lend(tool) {
+    await this.opened;
+    if (this.studio) tool.studio = this.studio;
+    else tool.refuse(this.why);
+  },
+
+  // What a tool wants from the server, as the arguments of `denoise`.
+  askFor([, , , , sampler, steps]) {
+    const { picture, t, seed, label } = this.wanted;
+    return [picture, t, seed, label, sampler, steps];
+  },
+
+  came(film) { document.querySelector("ddpm-draw").film = film; },
 
   click(id) { document.querySelector("#" + id).click(); },
 
@@ -58,3 +233,4 @@ window.page = {
 document.addEventListener("click", (event) => {
   if (event.target.closest("[role=tab]")) setTimeout(() => page.leave(), 50);
 });
+page.opened = page.open();

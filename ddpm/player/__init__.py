@@ -22,6 +22,7 @@ from ..frames import Frame
 from ..pixels import GAP, gif, moving, png, sheet
 
 SCRIPT = (Path(__file__).parent / "player.js").read_text(encoding="utf-8")
+PAD = (Path(__file__).parent / "pad.js").read_text(encoding="utf-8")
 VIEWS = ("x", "x0", "both")  # the noisy images, the predicted clean ones, or both side by side
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -29,7 +30,9 @@ _PAGE = """<!doctype html>
 <title>{title}</title><style>
 :root {{ color-scheme: light dark; }}
 body {{ margin: 0; padding: 16px; background: Canvas; }}
-</style></head><body data-system-theme>
+h1 {{ font: 650 1.4rem/1.2 system-ui, sans-serif; margin: 0 0 4px; text-align: center; }}
+p {{ font: 15px/1.45 system-ui, sans-serif; margin: 0 0 14px; text-align: center; }}
+</style></head><body data-system-theme>{head}
 <ddpm-player></ddpm-player>
 <script>{script}</script>
 <script type="application/json" id="film">{film}</script>
@@ -39,6 +42,11 @@ document.querySelector("ddpm-player").show(film);
 </script>
 </body></html>
 """
+
+
+_HEAD = """<h1>{title}</h1>
+<p>A diffusion model turned noise into these images, step by step.
+Drag along the strip to see how; a seed gives the same image again.</p>"""
 
 
 class Walk:
@@ -96,15 +104,19 @@ def film(walks: Iterable[Walk], id: str, **how: int) -> dict[str, Any]:
 
 def document(film: dict[str, Any], title: str = "From noise to images") -> str:
     """A page that plays the film, in one file, without a network."""
-    return _PAGE.format(
-        title=html.escape(title), script=SCRIPT, film=json.dumps(film).replace("<", r"\u003c")
-    )
+    return _page(film, title, _HEAD.format(title=html.escape(title)))
+
+
+def _page(film: dict[str, Any], title: str, head: str) -> str:
+    words = json.dumps(film).replace("<", r"\u003c")
+    return _PAGE.format(title=html.escape(title), head=head, script=SCRIPT, film=words)
 
 
 def embedded(film: dict[str, Any]) -> str:
-    """The same page inside another one, as a notebook shows it."""
+    """The player alone inside another page, as a notebook shows it."""
+    page = _page(film, "From noise to images", "")
     return (
-        f'<iframe srcdoc="{html.escape(document(film))}" title="From noise to images" '
+        f'<iframe srcdoc="{html.escape(page)}" title="From noise to images" '
         'loading="lazy" style="width: 100%; max-width: 560px; height: 720px; border: 0"></iframe>'
     )
 

@@ -1,59 +1,76 @@
-/* <ddpm-pad>: a little square to draw a digit in, with pen or finger; ten ready ones beside it.
+/* <ddpm-pad>: a square to draw in, with pen or finger; ready pictures under it.
 
-   pad.digits = "data:…": ten digits in a row. Event "ink" with {picture} (a PNG as data URI) when there is a new drawing. */
+   pad.offer(uri, first): pictures in a row, of which one is taken at once. pad.paper: the canvas.
+   Events: "stroke" while the pen moves, "ink" when there is a new drawing. With the attribute "rub"
+   the pen rubs out: pad.mask(), one byte a pixel, has 0 where it was. */
 (() => {
-  const SIDE = 28;
+  const SIDE = 28, PEN = 2.4, RUBBER = 5, RUBBED = "#818cf8";
   const STYLE = `
-    :host { --ink: #1d2433; --soft: #5d6678; --line: #d5dae3; --face: #fff; --accent: #4f46e5; display: block;
+    :host { --ink: #1d2433; --line: #d5dae3; --face: #fff; --accent: #4f46e5; display: block;
             color: var(--ink); font: 14px/1.45 system-ui, sans-serif; }
-    :host([dark]) { --ink: #e8ebf2; --soft: #a2abbd; --line: #3a4256; --face: #171c28; --accent: #a5b4fc; }
-    .digits { display: grid; grid-template-columns: repeat(5, 1fr); gap: 6px; max-width: 20rem; }
+    :host([dark]) { --ink: #e8ebf2; --line: #3a4256; --face: #171c28; --accent: #a5b4fc; }
+    .paper { display: block; width: 100%; aspect-ratio: 1; background: #000; border-radius: 8px; touch-action: none;
+             cursor: crosshair; image-rendering: pixelated; }
+    .shelf { display: flex; flex-wrap: wrap; gap: 6px; margin-top: 8px; }
     button { font: inherit; color: var(--ink); background: var(--face); border: 1px solid var(--line);
-             border-radius: 8px; min-height: 38px; cursor: pointer; }
+             border-radius: 8px; min-height: 40px; padding: 0 12px; cursor: pointer; }
     button:hover { border-color: var(--accent); }
     button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-    .digits button { padding: 0; overflow: hidden; background: #000; aspect-ratio: 1; }
+    .digits { display: contents; }
+    .digits button { padding: 0; width: 40px; height: 40px; overflow: hidden; background: #000; }
     .digits button[aria-pressed=true] { outline: 2px solid var(--accent); outline-offset: 1px; }
     .digits canvas { display: block; width: 100%; image-rendering: pixelated; }
-    .paper { display: flex; gap: 12px; align-items: end; margin-top: 12px; flex-wrap: wrap; }
-    .paper canvas { width: 10rem; height: 10rem; background: #000; border-radius: 8px; touch-action: none;
-                    cursor: crosshair; image-rendering: pixelated; border: 1px solid var(--line); }
-    p { margin: 0 0 6px; color: var(--soft); }
-    .clear { padding: 0 14px; }
+    @media (max-width: 640px) { .shelf { flex-wrap: nowrap; overflow-x: auto; padding: 3px; } .shelf button { flex: none; } }
+    @media (pointer: coarse) { button { min-height: 44px; } .digits button { width: 44px; height: 44px; } }
   `;
 
   class Pad extends HTMLElement {
     constructor() {
       super();
       const root = this.attachShadow({ mode: "open" });
-      root.innerHTML = `<style>${STYLE}</style><p>Take one of these, or draw your own.</p>
-        <div class="digits" role="group" aria-label="Real handwritten digits"></div>
-        <div class="paper"><canvas width="${SIDE}" height="${SIDE}" role="img"
-          aria-label="Drawing: use pen, mouse or finger"></canvas>
-        <button type="button" class="clear">Clear</button></div>`;
-      this.paper = root.querySelector(".paper canvas");
-      this.brush = this.paper.getContext("2d");
-      Object.assign(this.brush, { lineWidth: 2.4, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
-      root.querySelector(".clear").addEventListener("click", () => {
-        this.#wipe();
-        this.#mark(null);
-        this.#tell();
-      });
+      root.innerHTML = `<style>${STYLE}</style>
+        <canvas class="paper" width="${SIDE}" height="${SIDE}" role="img" aria-label="Drawing: use pen, mouse or finger"></canvas>
+        <div class="shelf"><button type="button" class="clear">Clear</button>
+          <div class="digits" role="group" aria-label="Ready pictures"></div></div>`;
+      this.paper = root.querySelector(".paper");
+      this.brush = this.paper.getContext("2d", { willReadFrequently: true });
+      this.rubbed = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+      this.side = SIDE;
+      root.querySelector(".clear").addEventListener("click", () => this.clear());
+      this.#listen();
+    }
+
+    /* How many pixels a side of the paper has; it is clean then. */
+    set side(side) {
+      for (const canvas of [this.paper, this.rubbed.canvas]) Object.assign(canvas, { width: side, height: side });
+      this.#wipe();
+    }
+
+    get side() { return this.paper.width; }
+
+    mask() {
+      const { data } = this.rubbed.getImageData(0, 0, this.side, this.side);
+      return Uint8Array.from({ length: this.side ** 2 }, (_, i) => Number(data[4 * i + 3] < 64));
+    }
+
+    get rubs() { return this.hasAttribute("rub"); }
+    get inked() { return this.#inked; }
+    #inked = false;
+
+    #listen() {
       let from = null;
       const point = (event) => {
         const box = this.paper.getBoundingClientRect();
-        return [(event.clientX - box.left) * SIDE / box.width, (event.clientY - box.top) * SIDE / box.height];
+        return [(event.clientX - box.left) * this.side / box.width, (event.clientY - box.top) * this.side / box.height];
       };
       const stroke = (to) => {
-        this.brush.beginPath();
-        this.brush.moveTo(...from);
-        this.brush.lineTo(...to);
-        this.brush.stroke();
+        this.#line(from, to);
         from = to;
+        this.dispatchEvent(new CustomEvent("stroke"));
       };
       this.paper.addEventListener("pointerdown", (event) => {
         this.paper.setPointerCapture(event.pointerId);
-        if (this.chosen) this.#wipe();  // a drawing of one's own starts on clean paper
+        if (this.chosen && !this.rubs) this.#wipe();  // a drawing of one's own starts on clean paper
         this.#mark(null);
         from = point(event);
         stroke(from);
@@ -61,40 +78,73 @@
       this.paper.addEventListener("pointermove", (event) => { if (from) stroke(point(event)); });
       for (const end of ["pointerup", "pointercancel"])
         this.paper.addEventListener(end, () => { if (from) this.#tell(); from = null; });
-      this.#wipe();
+    }
+
+    #line(from, to) {
+      const lineWidth = (this.rubs ? RUBBER : PEN) * this.side / SIDE, strokeStyle = this.rubs ? RUBBED : "#fff";
+      for (const brush of this.rubs ? [this.brush, this.rubbed] : [this.brush]) {
+        Object.assign(brush, { lineWidth, strokeStyle, lineCap: "round", lineJoin: "round" });
+        brush.beginPath();
+        brush.moveTo(...from);
+        brush.lineTo(...to);
+        brush.stroke();
+      }
     }
 
     connectedCallback() {
-      const look = () => this.toggleAttribute("dark", document.body.classList.contains("dark"));
+      const look = () => this.toggleAttribute("dark", document.body.classList.contains("dark")
+        || (document.body.hasAttribute("data-system-theme") && matchMedia("(prefers-color-scheme: dark)").matches));
       look();
       new MutationObserver(look).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     }
 
-    /* Ten digits in one picture; the given one is taken at once. */
+    /* Rubs out a rectangle, as if by the pen. */
+    rubOut(...box) {
+      for (const brush of [this.brush, this.rubbed]) {
+        brush.fillStyle = RUBBED;
+        brush.fillRect(...box);
+      }
+      this.#tell();
+    }
+
+    /* Ready pictures, side by side in one; the given one is taken at once. */
     async offer(uri, first) {
       const sheet = new Image();
       sheet.src = uri;
       await sheet.decode();
       const side = sheet.naturalHeight, row = this.shadowRoot.querySelector(".digits");
-      row.replaceChildren(...Array.from({ length: 10 }, (_, digit) => {
+      row.replaceChildren(...Array.from({ length: sheet.naturalWidth / side }, (_, digit) => {
         const button = document.createElement("button"), face = document.createElement("canvas");
         Object.assign(face, { width: side, height: side });
         face.getContext("2d").drawImage(sheet, -digit * side, 0);
         Object.assign(button, { type: "button", title: `a real ${digit}` });
         button.setAttribute("aria-label", `A real ${digit}`);
         button.append(face);
-        button.addEventListener("click", () => {
-          this.#wipe();
-          this.brush.drawImage(face, 0, 0, SIDE, SIDE);
-          this.#mark(button);
-          this.#tell();
-        });
+        button.addEventListener("click", () => this.take(face, button));
         return button;
       }));
       row.children[first].click();
     }
 
-    #wipe() { this.brush.fillStyle = "#000"; this.brush.fillRect(0, 0, SIDE, SIDE); }
+    /* A picture on a canvas becomes the drawing. */
+    take(picture, button = null) {
+      this.#wipe();
+      this.brush.drawImage(picture, 0, 0, this.side, this.side);
+      this.#mark(button ?? picture);
+      this.#tell();
+    }
+
+    clear() {
+      this.#wipe();
+      this.#mark(null);
+      this.#tell();
+    }
+
+    #wipe() {
+      this.brush.fillStyle = "#000";
+      this.brush.fillRect(0, 0, this.side, this.side);
+      this.rubbed.clearRect(0, 0, this.side, this.side);
+    }
 
     #mark(chosen) {
       this.chosen = chosen;
@@ -102,7 +152,10 @@
         button.setAttribute("aria-pressed", button === chosen);
     }
 
-    #tell() { this.dispatchEvent(new CustomEvent("ink", { detail: { picture: this.paper.toDataURL("image/png") } })); }
+    #tell() {
+      this.#inked = true;
+      this.dispatchEvent(new CustomEvent("ink", { detail: { picture: this.paper.toDataURL("image/png") } }));
+    }
   }
   if (!customElements.get("ddpm-pad")) customElements.define("ddpm-pad", Pad);
 })();

@@ -1,14 +1,17 @@
 /* <ddpm-player>: plays walks from noise to images. One file, no dependency, no request.
 
-   player.show({id, walks: [walk, …], loop, rest}) where a walk is what ddpm/player/__init__.py makes:
+   player.show({id, walks: [walk, …], loop, rest, live}) where a walk is what ddpm/player/__init__.py makes:
      {title, note, count, columns, side, gap, seeds, labels, total, frames: [{t, snr, nfe, x, x0}, …], distance}
-   x and x0 are PNGs (data URIs) of all images in a sheet. A walk may still grow: show() again with more frames, and
-   the playhead follows. All walks of a film share one playhead. Left is noise and right is clean, everywhere.
+   x and x0 are PNGs (data URIs) or canvases of all images in a sheet. A walk may still grow: show() again with more frames, and
+   the playhead follows; if it is live, without playing. All walks of a film share one playhead. Left is noise and right is clean, everywhere.
+   With the attribute "menu" the page has a menu to save, and the player no button. With "joined" the chart joins its points: they are one sampler in ever more steps.
    Events: "pick" with {seed, label} when somebody singles out an image, and with the first seed when they let go. */
 (() => {
-  const VIEWS = { x: ["noisy xₜ", "The noisy picture itself, x at time t"],
-                  x0: ["guess x̂₀", "What the network believes the clean picture to be, x̂₀"],
-                  both: ["both", "The noisy picture and the guess, side by side"] };
+  const VIEWS = { x: ["noisy image (xₜ)", "The noisy image itself, x at time t"],
+                  x0: ["what it believes (x̂₀)", "What the network believes the clean image to be, x̂₀"],
+                  both: ["both", "The noisy image and what the network believes, side by side"] };
+  // What happens at a signal-to-noise ratio below so many decibels.
+  const STAGES = [[-15, "only noise: it guesses an average"], [0, "it commits to one image"], [Infinity, "details"]];
   const STYLE = `
     :host { --ink: #1d2433; --soft: #5d6678; --line: #d5dae3; --face: #fff; --accent: #4f46e5; display: block;
             color: var(--ink); font: 14px/1.45 system-ui, sans-serif; container-type: inline-size; }
@@ -16,7 +19,7 @@
     :host(:not([on])) { visibility: hidden; }
     * { box-sizing: border-box; }
     .stage { display: grid; gap: 14px; justify-content: center; align-items: start;
-             grid-template-columns: repeat(var(--across), minmax(0, var(--most))); }
+             grid-template-columns: repeat(var(--across), minmax(0, min(var(--most), var(--tallest, 100rem)))); }
     figure { margin: 0; min-width: 0; }
     .sheet { position: relative; background: #000; border-radius: 6px; overflow: hidden; }
     canvas { display: block; width: 100%; image-rendering: pixelated; }
@@ -39,14 +42,17 @@
     input::-moz-range-thumb { width: 8px; height: 38px; border-radius: 6px; background: var(--accent);
                         border: 3px solid var(--face); cursor: ew-resize; }
     input:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; border-radius: 6px; }
-    .ends { display: flex; justify-content: space-between; max-width: 30rem; margin: 0 auto; font-size: 12px;
+    .ends { display: flex; justify-content: space-between; gap: 8px; max-width: 30rem; margin: 0 auto; font-size: 13px;
             color: var(--soft); }
+    .means { color: var(--ink); text-align: center; }
+    .status { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
     .bar { display: flex; flex-wrap: wrap; gap: 6px; justify-content: center; margin-top: 10px; }
     .bar > button, .bar label, select { font: inherit; color: var(--ink); background: var(--face);
             border: 1px solid var(--line); border-radius: 8px; min-height: 38px; padding: 0 10px; cursor: pointer; }
     .bar > button:hover, .bar label:hover, select:hover { border-color: var(--accent); }
     .bar > button:focus-visible, select:focus-visible, .views:has(:focus-visible) {
             outline: 2px solid var(--accent); outline-offset: 2px; }
+    :host([menu]) .save { display: none; }
     .play { min-width: 84px; }
     .step { min-width: 38px; padding: 0; }
     .views { display: flex; border-radius: 8px; }
@@ -59,6 +65,7 @@
     .chart text { fill: var(--soft); font-size: 11px; } .chart .axis { stroke: var(--line); }
     .chart polyline { fill: none; stroke: var(--accent); stroke-width: 2; }
     .chart circle { fill: var(--accent); stroke: var(--face); stroke-width: 2; }
+    @media (pointer: coarse) { .bar > button, .bar label, select { min-height: 44px; min-width: 44px; } }
     @container (max-width: 420px) { .stage { grid-template-columns: repeat(min(var(--across), 2), minmax(0, 1fr)); } }
   `;
   const BODY = `
@@ -67,7 +74,8 @@
     <p class="says" part="says"></p>
     <div class="film"><canvas aria-hidden="true"></canvas>
       <input type="range" min="0" max="1" step="1" value="0" aria-label="Moment: from noise to clean"></div>
-    <div class="ends" aria-hidden="true"><span>noise</span><span>clean</span></div>
+    <div class="ends" aria-hidden="true"><span>noise</span><span class="means"></span><span class="end">clean</span></div>
+    <p class="status" role="status"></p>
     <div class="bar">
       <button class="play" type="button"></button>
       <button class="step" type="button" data-step="-1" aria-label="One step back" title="One step back">‹</button>
@@ -88,13 +96,14 @@
   const picture = (frame, view) => {
     if (!decoded.has(frame)) decoded.set(frame, {});
     const known = decoded.get(frame);
+    if (frame[view] instanceof HTMLCanvasElement) return frame[view];
     if (!known[view]) {
       known[view] = new Image();
       known[view].src = frame[view];
     }
     return known[view];
   };
-  const ready = (image) => (image.complete ? Promise.resolve() : image.decode().catch(() => {}));
+  const ready = (image) => (image.complete === false ? image.decode().catch(() => {}) : Promise.resolve());
 
   class Player extends HTMLElement {
     constructor() {
@@ -163,11 +172,16 @@
         else if (!this.resting) this.at = film.rest;  // else the playhead stays where somebody has put it
         this.resting = film.rest !== undefined;
       } else if (this.calm && !this.playing) this.at = this.edge;
+      if (film.live) {
+        this.playing = false;
+        this.at = this.edge;
+      }
       this.#layOut();
-      this.#strip();
+      this.#strip(fresh);
       this.#graph();
       this.#paint();
-      if (fresh && !this.resting && !this.calm) this.play();
+      this.#tell();
+      if (fresh && !this.resting && !this.calm && !film.live) this.play();
     }
 
     play() {
@@ -199,35 +213,57 @@
     halt() {
       this.halted = this.id;  // a frame may be on its way yet
       this.$(".waits").textContent = "";
-      for (const walk of this.walks) walk.total = walk.frames.length;
+      for (const walk of this.walks) {
+        walk.total = walk.frames.length;
+        walk.note = walk.note.replace(/measuring.*/, "not measured");
+      }
       this.at = Math.min(this.at, this.last);
       this.#paint();
+      this.#tell();
     }
 
     get time() { return this.walks.length ? this.#frame(this.walks[0]).t : 0; }  // t under the playhead
 
     pause() { this.playing = false; this.held = 0; this.#say(); }
 
-    /* The finished pictures of all walks, or the one singled out, as a PNG; each pixel a square of four, or sixteen if alone. */
-    save() {
-      const walk = this.walks[0], { side, gap } = walk;
-      const sheets = this.walks.map((each) => picture(each.frames.at(-1), "x")), scale = this.alone === null ? 4 : 16;
-      Promise.all(sheets.map(ready)).then(() => {
-        const [left, top, width, height] = this.alone === null ? [0, 0, sheets[0].naturalWidth, sheets[0].naturalHeight]
-          : [this.alone % walk.columns * (side + gap), Math.floor(this.alone / walk.columns) * (side + gap), side, side];
-        const on = width + 3 * gap;  // from walk to walk, side by side
-        const canvas = make("canvas", { width: ((sheets.length - 1) * on + width) * scale, height: height * scale });
-        const brush = canvas.getContext("2d");
-        brush.imageSmoothingEnabled = false;
-        sheets.forEach((sheet, k) => brush.drawImage(sheet, left, top, width, height, k * on * scale, 0, width * scale, height * scale));
-        const name = this.alone === null ? `digits-${walk.seeds[0]}` : `digit-${walk.seeds[this.alone]}`;
-        canvas.toBlob((blob) => {
-          const link = make("a", { href: URL.createObjectURL(blob), download: `${name}.png` });
-          link.click();
-          setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-        }, "image/png");
-      });
+    get name() {  // of a file
+      const { seeds } = this.walks[0];
+      return this.alone === null ? `digits-${seeds[0]}` : `digit-${seeds[this.alone]}`;
     }
+
+    /* The finished pictures of all walks, or the one singled out, as a PNG; each pixel a square of four, or sixteen if alone. */
+    async save() {
+      const canvas = await this.#still(this.last, ["x"], this.alone === null ? 4 : 16);
+      canvas.toBlob((blob) => {
+        const link = make("a", { href: URL.createObjectURL(blob), download: `${this.name}.png` });
+        link.click();
+        setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+      }, "image/png");
+    }
+
+    /* Every moment as it is shown, on a canvas. */
+    moments() {
+      return Promise.all(Array.from({ length: this.last + 1 }, (_, at) => this.#still(at, this.#views)));
+    }
+
+    /* All walks at a moment, side by side on a canvas. */
+    async #still(at, views, scale = 1) {
+      const frames = this.walks.map((walk) => this.#frame(walk, at));
+      const parts = await Promise.all(frames.map(async (frame, k) => {
+        const sheets = views.map((view) => picture(frame, view)), part = make("canvas");
+        await Promise.all(sheets.map(ready));
+        this.#brush(part, sheets, this.walks[k]);
+        return part;
+      }));
+      const on = parts[0].width + 3 * this.walks[0].gap, { width, height } = parts[0];  // from walk to walk
+      const canvas = make("canvas", { width: ((parts.length - 1) * on + width) * scale, height: height * scale });
+      const brush = canvas.getContext("2d");
+      brush.imageSmoothingEnabled = false;
+      parts.forEach((part, k) => brush.drawImage(part, k * on * scale, 0, width * scale, height * scale));
+      return canvas;
+    }
+
+    get #views() { return this.view === "both" ? ["x", "x0"] : [this.view]; }
 
     #go(moment) {
       this.pause();
@@ -305,8 +341,8 @@
       return cells;
     }
 
-    #frame(walk) {  // of a walk at the playhead: all walks are in step
-      const k = Math.round(this.at * (walk.total - 1) / Math.max(1, this.last));
+    #frame(walk, at = this.at) {  // of a walk at a moment: all walks are in step
+      const k = Math.round(at * (walk.total - 1) / Math.max(1, this.last));
       return walk.frames[Math.min(k, walk.frames.length - 1)];
     }
 
@@ -314,7 +350,7 @@
       this.walks.forEach((walk, k) => {
         const frame = this.#frame(walk), figure = this.$(".stage").children[k];
         if (!frame || !figure) return;
-        const sheets = (this.view === "both" ? ["x", "x0"] : [this.view]).map((view) => picture(frame, view));
+        const sheets = this.#views.map((view) => picture(frame, view));
         Promise.all(sheets.map(ready)).then(() => {
           if (this.#frame(walk) === frame) this.#brush(figure.querySelector("canvas"), sheets, walk);
         });
@@ -328,7 +364,7 @@
       const { side, gap, columns } = walk, alone = this.alone !== null;
       const left = alone ? this.alone % columns * (side + gap) : 0;
       const top = alone ? Math.floor(this.alone / columns) * (side + gap) : 0;
-      const width = alone ? side : sheets[0].naturalWidth, height = alone ? side : sheets[0].naturalHeight;
+      const width = alone ? side : sheets[0].width, height = alone ? side : sheets[0].height;
       const between = alone ? gap : 3 * gap, wide = width * sheets.length + between * (sheets.length - 1);
       if (canvas.width !== wide || canvas.height !== height) Object.assign(canvas, { width: wide, height });
       const brush = canvas.getContext("2d");
@@ -352,7 +388,9 @@
         parts.unshift(`seed ${walk.seeds[this.alone]}${walk.labels[this.alone] === null ? "" : `, a ${walk.labels[this.alone]}`}`);
       const words = parts.join(" · ");
       this.$(".says").textContent = words;
-      range.setAttribute("aria-valuetext", `${words}, moment ${this.at} of ${this.last}`);
+      const means = frame.snr === null ? "" : STAGES.find(([most]) => 10 * Math.log10(frame.snr) < most)[1];
+      this.$(".means").textContent = means;
+      range.setAttribute("aria-valuetext", `${words}, ${means && `${means}, `}moment ${this.at} of ${this.last}`);
       const what = walk.count === 1 ? "1 image" : `${walk.count} images`;
       this.shadowRoot.querySelectorAll(".sheet > canvas").forEach((canvas, k) => {
         canvas.setAttribute("role", "img");
@@ -360,45 +398,65 @@
       });
     }
 
+    /* Those who cannot see it hear when drawing begins and ends. */
+    #tell() {
+      const count = this.walks.reduce((sum, walk) => sum + walk.count, 0), what = count === 1 ? "1 image" : `${count} images`;
+      const words = !this.done ? `Drawing ${what}.` : this.halted === this.id ? "Stopped." : `${what} drawn.`;
+      const status = this.$(".status");
+      if (status.textContent !== words) status.textContent = words;
+      const t = this.walks[0]?.frames.at(-1)?.t;
+      this.$(".end").textContent = this.halted === this.id && t > 0 ? `stopped at t = ${Math.round(t)}` : "clean";
+    }
+
     /* The strip under the slider: the first image (or the one singled out) on its way from noise to clean. */
-    #strip() {
-      const canvas = this.$(".film canvas"), [walk] = this.walks.toSorted((a, b) => b.total - a.total);
+    #strip(fresh) {
+      const { id } = this, canvas = this.$(".film canvas"), [walk] = this.walks.toSorted((a, b) => b.total - a.total);
       if (!walk || !canvas.clientWidth) return;
       const { side, gap, columns } = walk, shown = this.alone ?? 0;
       const slots = Math.max(2, Math.floor(canvas.clientWidth / 32));
       const width = Math.round(canvas.clientWidth * side / 32);
       if (canvas.width !== width) Object.assign(canvas, { width, height: side });
       const brush = canvas.getContext("2d");
+      if (fresh) brush.clearRect(0, 0, canvas.width, canvas.height);
       for (let slot = 0; slot < slots; slot++) {
         const frame = walk.frames[Math.round(slot * (walk.total - 1) / (slots - 1))];
         if (!frame) continue;
         const sheet = picture(frame, "x");
-        ready(sheet).then(() => brush.drawImage(sheet, shown % columns * (side + gap), Math.floor(shown / columns) * (side + gap),
+        ready(sheet).then(() => id === this.id && brush.drawImage(sheet, shown % columns * (side + gap), Math.floor(shown / columns) * (side + gap),
           side, side, Math.round(slot * (width - side) / (slots - 1)), 0, side, side));
       }
     }
 
     /* How far each walk ends from the reference, over its evaluations: a small chart, both axes logarithmic. */
     #graph() {
+      const joined = this.hasAttribute("joined");
       const points = this.walks.filter((walk) => walk.distance > 0)
-        .map((walk) => [walk.frames.at(-1).nfe, walk.distance]).sort((a, b) => a[0] - b[0]);
-      if (points.length < 4) return this.$(".graph").replaceChildren();
+        .map((walk) => [walk.frames.at(-1).nfe, walk.distance, walk.title]).sort((a, b) => a[0] - b[0]);
+      if (points.length < (joined ? 4 : 2)) return this.$(".graph").replaceChildren();
       const [w, h, left, bottom] = [480, 170, 46, 34];
       const scale = (values, from, to) => {
         const [low, high] = [Math.log(Math.min(...values)), Math.log(Math.max(...values))];
-        return (value) => from + (Math.log(value) - low) / (high - low || 1) * (to - from);
+        return (value) => from + (high - low ? (Math.log(value) - low) / (high - low) : 0.3) * (to - from);
       };
-      const x = scale(points.map((p) => p[0]), left + 16, w - 20), y = scale(points.map((p) => p[1]), h - bottom - 10, 22);
-      const text = (px, py, words, anchor = "middle") => `<text x="${px}" y="${py}" text-anchor="${anchor}">${words}</text>`;
-      const at = points.map(([a, b]) => [x(a).toFixed(1), y(b).toFixed(1)]);
-      this.$(".graph").innerHTML = `<svg class="chart" viewBox="0 0 ${w} ${h}" role="img"
-        aria-label="Distance to the reference by network evaluations: ${points.map(([a, b]) => `${Number(a)}: ${b.toFixed(3)}`).join(", ")}">
+      const x = scale(points.map((p) => p[0]), left + 16, joined ? w - 20 : w - 170);
+      const y = scale(points.map((p) => p[1]), h - bottom - 10, 22);
+      const text = (px, py, anchor = "middle") => `<text x="${px}" y="${py}" text-anchor="${anchor}"></text>`;
+      const labels = [], say = (px, py, words, anchor) => { labels.push(words); return text(px, py, anchor); };
+      const at = points.map(([a, b, title]) => ({ px: x(a), py: y(b), title, nfe: a, far: b.toPrecision(2) }));
+      let tick = -Infinity, last = -Infinity;
+      const ticks = at.filter(({ px }) => px - tick > 22 && (tick = px)).map(({ px, nfe }) => say(px, h - bottom + 15, Number(nfe)));
+      const names = joined ? at.map(({ px, py, far }) => say(px, py - 9, far))
+        : at.toSorted((a, b) => a.py - b.py).map(({ px, py, title, far }) =>  // beside the points, none on another
+          say(px + 10, (last = Math.max(py + 4, last + 13)), `${title}: ${far}`, "start"));
+      this.$(".graph").innerHTML = `<svg class="chart" viewBox="0 0 ${w} ${h}" role="img">
         <path class="axis" d="M${left} 10V${h - bottom}H${w}" fill="none"/>
-        <polyline points="${at.map((p) => p.join()).join(" ")}"/>
-        ${at.map(([px, py], k) => `<circle cx="${px}" cy="${py}" r="5"/>${text(px, h - bottom + 15, Number(points[k][0]))}
-          ${text(px, py - 9, points[k][1].toPrecision(2))}`).join("")}
-        ${text(w / 2 + left / 2, h - 4, "network evaluations")}
-        ${`<text transform="rotate(-90)" x="${-(h - bottom) / 2}" y="12" text-anchor="middle">distance to reference</text>`}</svg>`;
+        ${joined ? `<polyline points="${at.map(({ px, py }) => `${px},${py}`).join(" ")}"/>` : ""}
+        ${at.map(({ px, py }) => `<circle cx="${px}" cy="${py}" r="5"/>`).join("")}${ticks.join("")}${names.join("")}
+        ${say(w / 2 + left / 2, h - 4, "network evaluations")}
+        <text transform="rotate(-90)" x="${-(h - bottom) / 2}" y="12" text-anchor="middle">distance to reference</text></svg>`;
+      const svg = this.$("svg.chart");  // words are set as text: titles may come from elsewhere
+      svg.setAttribute("aria-label", `Distance to the reference by network evaluations: ${at.map(({ nfe, far }) => `${nfe}: ${far}`).join(", ")}`);
+      labels.forEach((words, k) => { svg.querySelectorAll("text")[k].textContent = words; });
     }
   }
   if (!customElements.get("ddpm-player")) customElements.define("ddpm-player", Player);

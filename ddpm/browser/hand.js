@@ -1,0 +1,104 @@
+/* <ddpm-hand>: every class from the same noise: one hand. Where the classes are digits, a number is
+   written with them. */
+class Hand extends Tool {
+  static style = `
+    .ten { display: grid; gap: 6px; grid-template-columns: repeat(10, minmax(0, 1fr)); margin-top: 12px; }
+    .ten canvas, .line canvas { border-radius: 4px; }
+    .line { margin-top: 14px; overflow-x: auto; background: #000; border-radius: 8px; }
+    .line canvas { aspect-ratio: auto; height: 6rem; width: auto; max-width: 100%; margin: 0 auto; object-fit: contain; }
+    @container (max-width: 520px) { .ten { grid-template-columns: repeat(5, minmax(0, 1fr)); } }
+  `;
+  static body = `
+    <div class="row">
+      <label class="grow">Seed: whose hand <input class="seed" inputmode="numeric" spellcheck="false" value="13"></label>
+      <button type="button" class="roll">Another hand</button>
+    </div>
+    <div class="ten" role="img"></div>
+    <div class="writing">
+      <div class="row"><label class="grow">A number to write, up to 12 digits
+        <input class="number" inputmode="decimal" maxlength="16" spellcheck="false" placeholder="2026-11-26"></label></div>
+      <div class="line"><canvas role="img"></canvas></div>
+      <div class="row"><button type="button" class="png">Save as PNG</button>
+        <button type="button" class="gif">Save as GIF</button></div>
+    </div>`;
+  static MOST = 12;
+
+  listen() {
+    this.moments = []; // of all classes: pixels by class
+    this.on(".seed", "input", () => this.draw());
+    this.on(".roll", "click", () => (this.roll(), this.draw()));
+    this.on(".number", "input", () => this.write());
+    this.on(".png", "click", () => this.save("png"));
+    this.on(".gif", "click", () => this.save("gif"));
+  }
+
+  start() {
+    const digits = this.named.slice(0, 10).join("") === "0123456789";
+    this.$(".writing").hidden = !digits;
+    if (!this.named.length) return this.say("This model knows no classes: there is one hand only.");
+    const date = new Date();
+    this.$(".number").value ||= `${date.getFullYear()}-${date.getMonth() + 1}-${date.getDate()}`;
+    this.draw();
+  }
+
+  draw() {
+    if (!this.studio) return;
+    let moments = [];
+    const labels = this.named.slice(0, 10).map((_, label) => label);
+    const request = () => {
+      moments = [];
+      const seed = this.seed();
+      this.name = seed;
+      const images = labels.map((label) => ({ seed, label }));
+      return { kind: "draw", steps: this.steps(10), sampler: this.studio.facts.sampler, guidance: 1.5, images };
+    };
+    this.follow(request, (frame) => {
+      if (frame) moments.push(frame.x);
+      const ready = frame ? frame.x0 : (this.moments = moments).at(-1);
+      const cells = this.$(".ten");
+      if (cells.children.length !== ready.length)
+        cells.replaceChildren(...ready.map(() => document.createElement("canvas")));
+      ready.forEach((pixels, k) => this.studio.sheet([pixels], cells.children[k]));
+      cells.setAttribute("aria-label", `${this.named.slice(0, 10).join(", ")} from the noise of seed ${this.name}`);
+      this.write(ready);
+      if (!frame) this.drawn();
+    });
+  }
+
+  /* What is to be written, as classes; null is a gap. */
+  get text() {
+    let digits = 0;
+    const letters = [...this.$(".number").value].map((letter) => (/\d/.test(letter) ? Number(letter) : null));
+    return letters.filter((letter) => letter === null || ++digits <= Hand.MOST);
+  }
+
+  /* The number on the line, in pictures of the ten. */
+  write(ten = this.moments.at(-1), canvas = this.$(".line canvas")) {
+    const { text } = this,
+      { size } = this.studio.config,
+      wide = (letter) => (letter === null ? size >> 1 : Math.round(0.75 * size)),
+      side = (size - wide(0)) / 2; // strokes are in the middle: left out on both sides
+    if (!ten) return canvas;
+    canvas.width = Math.max(size, text.reduce((sum, letter) => sum + wide(letter), 0) + size - wide(0));
+    canvas.height = size;
+    const brush = canvas.getContext("2d", { willReadFrequently: true });
+    brush.fillRect(0, 0, canvas.width, size);
+    brush.globalCompositeOperation = "lighten";
+    let at = 0;
+    for (const letter of text) {
+      if (letter !== null) brush.drawImage(this.studio.sheet([ten[letter]]), at, 0);
+      at += wide(letter);
+    }
+    canvas.setAttribute("aria-label", `${this.$(".number").value}, written`);
+    return canvas;
+  }
+
+  save(kind) {
+    if (!this.moments.length) return this.say("There is nothing to save yet.");
+    const name = `number-${this.name}.${kind}`,
+      sheets = this.moments.map((ten) => this.write(ten, document.createElement("canvas")));
+    if (kind === "gif") return download(asGif(sheets, this.studio.facts), name);
+    savePng(sheets.at(-1), name);
+  }
+}
+customElements.define("ddpm-hand", Hand);
