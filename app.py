@@ -950,7 +950,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Radio:
     _wire_form(page, form, go)
     view, file = gr.Textbox("x", visible=False), gr.File(visible=False)
     save = gr.Button(visible=False)  # for programs: the page has a menu
-    save.click(save_gif, [last, view], file, api_name="save_gif", preprocess=False, **QUIET)
+    save.click(save_gif, [last, view], file, api_name="save_gif", preprocess=False)
     return form.label
 
 
@@ -1024,8 +1024,7 @@ def _draw_tab() -> gr.Dropdown:
     seed, steps = (gr.Number(k, precision=0, visible=False) for k in (0, 50))
     hint = gr.Dropdown([NONE, *_names()], value=NONE, visible=False)
     sampler = gr.Dropdown(list(SAMPLERS), value=ASKED.sampler, visible=False)
-    film, noisy = gr.JSON(visible=False), gr.Button(visible=False)
-    noisy.click(forward_film, [picture, seed], film, api_name="forward_film", **WORK)
+    film = gr.JSON(visible=False)
     asked = [picture, t, seed, hint, sampler, steps]
     js = "(...asked) => page.askFor(asked)"
     latest: dict[str, Any] = {"trigger_mode": "always_last"} | WORK
@@ -1093,7 +1092,7 @@ def _head() -> str:
             for name in names
         ),
         f"page.names = {json.dumps(list(IN_LINK))};",
-        f"page.pictures = {json.dumps(browser.PICTURES)};",
+        f"page.times = {json.dumps(browser.TIMES)};",
     ]
     return "\n".join([f"<style>{css}</style>", *(f"<script>{s}</script>" for s in scripts)])
 
@@ -1125,8 +1124,8 @@ def launch_settings() -> dict[str, Any]:
         "run_history": False,
         "app_kwargs": {
             "exception_handlers": {FnIndexInferError: _no_such_task},
-            "middleware": [Middleware(Front, title=_title(), text=CARD, picture=_card)],
             "routes": [APIRoute("/engine.json", _engine), APIRoute("/page.html", _one_file)],
+            "middleware": [Middleware(Front, title=_title(), text=CARD, picture=_card)],
         },
         "footer_links": ["api", "gradio", "settings"],
         "mcp_server": importlib.util.find_spec("mcp") is not None,

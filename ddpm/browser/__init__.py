@@ -25,16 +25,14 @@ from .walks import walk
 
 PAGE_BYTES = 3_000_000  # that can be mailed, and opened on a phone
 STEPS = (*range(1, 21), 25, 30, 40, 50)  # the walks that are in a page
-STARTS, START_STEPS = 40, 10  # moments that a walk back can begin at; steps of its whole way
-# How sheets and GIFs look, for gif.js and studio.js.
-PICTURES = {
-    "gap": GAP,
+TIMES = {  # and the width of a GIF
+    "gif_width": GIF_WIDTH,
     "first_ms": FIRST_MS,
     "frame_ms": FRAME_MS,
     "way_ms": WAY_MS,
     "last_ms": LAST_MS,
-    "gif_width": GIF_WIDTH,
 }
+STARTS, START_STEPS = 40, 10  # moments that a walk back can begin at; steps of its whole way
 FILES = Path(__file__).parent
 
 
@@ -75,8 +73,10 @@ browser; there is no server behind it. `index.html` can be saved, mailed and ope
 def page(pipeline: Pipeline) -> bytes:
     """An HTML page that draws with the pipeline's model, whole in itself: nothing is fetched.
 
-    Raises ValueError if the model is too large for a page of PAGE_BYTES.
+    Raises ValueError if the model is too large for a page of PAGE_BYTES, or distilled.
     """
+    if pipeline.walks:
+        raise ValueError("a page has the walks of all samplers, and this model is distilled")
     given = opening(pipeline)
     parts = {
         "title": _title(pipeline),
@@ -147,7 +147,8 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
         "levels": from_pixels(torch.arange(256)).tolist(),
         "golden": GOLDEN,
         "max_seed": MAX_SEED,
-        **PICTURES,
+        "gap": GAP,
+        **TIMES,
     }
     data = gzip.compress(numbers.astype("<f4").tobytes() + weights, mtime=0)
     return {

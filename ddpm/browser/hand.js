@@ -97,7 +97,8 @@ class Hand extends Tool {
     if (!this.moments.length) return this.say("There is nothing to save yet.");
     const name = `number-${this.name}.${kind}`,
       sheets = this.moments.map((ten) => this.write(ten, document.createElement("canvas")));
-    if (kind === "gif") return download(asGif(sheets, this.studio.facts), name);
+    if (kind === "gif")
+      return download(filmed(sheets, this.studio.facts), name);
     savePng(sheets.at(-1), name);
   }
 }

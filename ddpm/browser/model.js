@@ -48,6 +48,7 @@ function readConfig(text) {
       "schedule must have a name and a number T",
       typeof schedule?.name === "string" && whole(schedule.T, 1, 10_000),
     ],
+    ["it is distilled, and has other walks than those of this page", config?.distilled == null],
     ["sha256 must be 64 hexadecimal digits", /^[0-9a-f]{64}$/.test(config?.sha256)],
     [
       "class_names must be as many texts as there are classes",

@@ -150,10 +150,7 @@ class Morph extends Tool {
     if (!way || way.filter(Boolean).length < Morph.SHARES) return this.say("The way is not drawn yet.");
     const there = [...way, ...way.slice(1, -1).reverse()],
       name = `morph-${picked.map((k) => images[k].seed).join("-")}.gif`;
-    const { facts } = this.studio,
-      held = (k) => k === 0 || k === Morph.SHARES - 1;
-    const times = there.map((_, k) => (held(k) ? facts.last_ms / 2 : facts.frame_ms));
-    download(moving(there, facts, times), name);
+    download(moving(there, this.studio.facts, (k) => k === 0 || k === Morph.SHARES - 1), name);
   }
 }
 customElements.define("ddpm-morph", Morph);

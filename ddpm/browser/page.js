@@ -50,13 +50,8 @@
     );
   }
 
-  function settings({
-    seed = 0,
-    label = null,
-    steps = facts.usual_steps,
-    sampler = facts.sampler,
-    images = 1,
-  } = {}) {
+  function settings(wish) {
+    const { seed, label, steps, sampler, images } = studio.filled(wish);
     const labels = studio.names.map((name, k) => [k, name]);
     $("#labels").hidden = !studio.config.classes;
     chips("labels", [[-1, "any", "The class that the seed draws"], ...labels], label ?? -1);
@@ -139,6 +134,7 @@
 
   /* --- Files, weights, keys --- */
 
+
   /* Weights of the Hub. What is there stays, if they cannot be had. endpoint: of another Hub than
      the public one. */
   async function load(name, endpoint) {
@@ -179,7 +175,7 @@
     });
     on("#save", "click", () =>
       film
-        ? download(asGif(film.sheets, facts), `${film.name}.gif`)
+        ? download(filmed(film.sheets, facts), `${film.name}.gif`)
         : say("There is nothing to save yet.", true),
     );
     on("#link", "click", async () => {

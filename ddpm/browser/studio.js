@@ -31,8 +31,8 @@ class Studio {
     return counts.findIndex((count) => place < (bound += count));
   }
 
-  /* A wish as the worker wants it; throws Error in words if it cannot be. */
-  checked({
+  /* A wish with what it leaves out. */
+  filled({
     seed = 0,
     label = null,
     steps = this.facts.usual_steps,
@@ -40,7 +40,13 @@ class Studio {
     guidance = 0,
     images = 1,
   } = {}) {
-    const { facts } = this,
+    return { seed, label, steps, sampler, guidance, images };
+  }
+
+  /* A wish as the worker wants it; throws Error in words if it cannot be. */
+  checked(wish) {
+    const { seed, label, steps, sampler, guidance, images } = this.filled(wish),
+      { facts } = this,
       { classes } = this.config,
       most = facts.max_seed - images + 1;
     const not = (value) => `not ${String(value).slice(0, 40)}`; // whatever it is, no more of it
@@ -171,9 +177,19 @@ class Newest {
   }
 }
 
-/* Canvases of one size as a GIF that plays for ever. times: for how many milliseconds each is
-   shown. */
-function moving(sheets, { gif_width }, times) {
+/* Canvases of one size as a GIF that plays for ever. held: which of them stand still for a while. */
+function moving(sheets, facts, held) {
+  const times = sheets.map((_, k) => (held(k) ? facts.last_ms : facts.frame_ms));
+  return encoded(sheets, times, facts);
+}
+
+/* The way from noise, as pixels.gif has it: the result first, as that is all that a still shows. */
+function filmed(sheets, facts) {
+  return encoded([sheets.at(-1), ...sheets], durations(sheets.length, facts), facts);
+}
+
+/* times: milliseconds for each. */
+function encoded(sheets, times, { gif_width }) {
   const { width, height } = sheets[0];
   const frames = sheets.map(
     (canvas) => canvas.getContext("2d").getImageData(0, 0, width, height).data,
@@ -181,10 +197,6 @@ function moving(sheets, { gif_width }, times) {
   const hundredths = times.map((ms) => Math.round(ms / 10));
   return gif(frames, width, height, hundredths, Math.max(2, Math.ceil(gif_width / width)));
 }
-
-/* The same of a way that ends with its result, which is the first frame too. */
-const asGif = (sheets, facts) =>
-  moving([sheets.at(-1), ...sheets], facts, durations(sheets.length, facts));
 
 /* Canvases of one size, side by side on one. */
 function beside(canvases, between) {

@@ -2,7 +2,7 @@
 // be, the server draws. app.py puts this into the head and calls `page.…` from its events.
 window.page = {
   names: [], // what a link carries, in the order of the form; set by app.py, and
-  pictures: {}, // how GIFs look
+  times: {}, // how long a GIF shows its frames
   studio: null, // what draws here; null: nothing does, and `why` says so
   why: "this browser is not ready yet",
   films: 0,
@@ -167,8 +167,7 @@ window.page = {
   // What the player shows, as canvases: every moment, of the image singled out or of all.
   entries(player) {
     const gif = async () => {
-      const moments = await player.moments();
-      const file = asGif(moments, this.pictures);
+      const file = filmed(await player.moments(), this.times);
       return new File([file], `${player.name}.gif`, { type: "image/gif" });
     };
     const share = navigator.canShare?.({ files: [new File([], "a.gif", { type: "image/gif" })] });
@@ -184,11 +183,6 @@ window.page = {
   async copy() {
     try { await navigator.clipboard.writeText(location.href); } catch { prompt("The link:", location.href); return ""; }
     return "The link is copied.";
-  },
-
-  // What a hidden tab has at work is stopped: nobody watches it, and the visible one would wait for it.
-  leave() {
-    for (const stop of document.querySelectorAll("[id^=stop-]")) if (!stop.offsetParent) stop.click();
   },
 
   async whole() {
@@ -221,6 +215,11 @@ window.page = {
 
   came(film) { document.querySelector("ddpm-draw").film = film; },
 
+  // What a hidden tab has at work is stopped: nobody watches it, and the visible one would wait for it.
+  leave() {
+    for (const stop of document.querySelectorAll("[id^=stop-]")) if (!stop.offsetParent) stop.click();
+  },
+
   click(id) { document.querySelector("#" + id).click(); },
 
   player(id) { return document.querySelector(`#${id} ddpm-player`); },
@@ -230,7 +229,7 @@ window.page = {
     setTimeout(() => { if (!this.player(film).walks.length) this.click(button); }, 50);
   },
 };
+page.opened = page.open();
 document.addEventListener("click", (event) => {
   if (event.target.closest("[role=tab]")) setTimeout(() => page.leave(), 50);
 });
-page.opened = page.open();

@@ -257,7 +257,7 @@
       }));
       const on = parts[0].width + 3 * this.walks[0].gap, { width, height } = parts[0];  // from walk to walk
       const canvas = make("canvas", { width: ((parts.length - 1) * on + width) * scale, height: height * scale });
-      const brush = canvas.getContext("2d");
+      const brush = canvas.getContext("2d", { willReadFrequently: true });
       brush.imageSmoothingEnabled = false;
       parts.forEach((part, k) => brush.drawImage(part, k * on * scale, 0, width * scale, height * scale));
       return canvas;
@@ -401,10 +401,10 @@
     /* Those who cannot see it hear when drawing begins and ends. */
     #tell() {
       const count = this.walks.reduce((sum, walk) => sum + walk.count, 0), what = count === 1 ? "1 image" : `${count} images`;
-      const words = !this.done ? `Drawing ${what}.` : this.halted === this.id ? "Stopped." : `${what} drawn.`;
+      const t = this.walks[0]?.frames.at(-1)?.t;
+      const words = !this.done ? `Drawing ${what}.` : this.halted === this.id && t > 0 ? "Stopped." : `${what} drawn.`;
       const status = this.$(".status");
       if (status.textContent !== words) status.textContent = words;
-      const t = this.walks[0]?.frames.at(-1)?.t;
       this.$(".end").textContent = this.halted === this.id && t > 0 ? `stopped at t = ${Math.round(t)}` : "clean";
     }
 
