@@ -5,7 +5,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -310,15 +309,14 @@ def generate_film(
     time_grid: str,
     eta: float,
     guidance: float,
-) -> Iterator[tuple[Any, Any, Any]]:
-    """The film of `generate`, its first seed, and the film again: a stopped one can be saved."""
+) -> Iterator[tuple[Any, Any]]:
+    """The film of `generate`, and its first seed."""
     weights, names = _model()
     with _refusing():
         asked = Request(label, count, seed, steps, sampler, time_grid, eta, guidance)
         settings = asked.settings(names, _said())
     for film in _films(Generate(settings), weights):
-        waits = "before" in film
-        yield film, gr.skip() if waits else settings.seeds[0], gr.skip() if waits else film
+        yield film, gr.skip() if "before" in film else settings.seeds[0]
 
 
 def compare_film(
@@ -342,30 +340,11 @@ def ladder_film(label: str, count: int, seed: int, sampler: str) -> Iterator[Fil
     yield from _films(Ladder(settings), weights)
 
 
-def forward_film(picture: str, seed: int) -> Iterator[Film]:
-    """The film of `forward`."""
-    weights, names = _model()
-    with _refusing():
-        png = requests.picture(picture)
-        [seed] = Request(count=1, seed=seed).settings(names).seeds
-    yield from _films(Forward(png, seed), weights)
-
-
 def denoise_film(
     picture: str, t: float, seed: int, label: str, sampler: str, steps: int
 ) -> Iterator[Film]:
     """The film of `denoise`."""
     yield from _films(*_denoising(picture, t, seed, label, sampler, steps, _said()))
-
-
-def save_gif(film: Film, view: str = "x") -> Iterator[str]:
-    """The page's film as a GIF, as far as it came; view: "x", "x0", or "both" side by side."""
-    with _refusing():
-        content = player.as_gif(film["walks"][0], view)
-    with tempfile.TemporaryDirectory() as folder:  # Gradio copies the file into its own cache
-        path = Path(folder) / f"digits-{film['walks'][0]['seeds'][0]}.gif"
-        path.write_bytes(content)
-        yield str(path)
 
 
 # --- Behind the API -------------------------------------------------------------------------------
@@ -927,7 +906,6 @@ def _form() -> _Form:
 def _generate_tab(page: gr.Blocks) -> gr.Radio:
     """The first tab; returns the widget that lists the classes."""
     example = _example(serving.weights)
-    last = gr.State(example, time_to_live=3600)
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             film = _film("film", example | {"loop": True}, "menu")
@@ -941,16 +919,13 @@ def _generate_tab(page: gr.Blocks) -> gr.Radio:
     ask = gr.Button(visible="hidden", elem_id="ask")  # the server, where the browser cannot
     latest = {"trigger_mode": "always_last"}
     drawn = gr.Number(precision=0, visible=False, label="Seed")  # the form may have another by now
-    run = _wire(ask, stop, generate_film, list(form), film, drawn, last, **latest)
+    run = _wire(ask, stop, generate_film, list(form), film, drawn, **latest)
     leave = gr.Button(visible="hidden", elem_id="leave")  # the visitor wants something else
     leave.click(None, cancels=[run], api_visibility="private")
     for end in (run.success, run.failure):
         end(None, None, None, js="() => page.told()", queue=False, **QUIET)
     film.pick(_picked, None, form.seed, queue=False, **QUIET)
     _wire_form(page, form, go)
-    view, file = gr.Textbox("x", visible=False), gr.File(visible=False)
-    save = gr.Button(visible=False)  # for programs: the page has a menu
-    save.click(save_gif, [last, view], file, api_name="save_gif", preprocess=False)
     return form.label
 
 

@@ -94,7 +94,6 @@ FORMS = {
     "compare": {"label": "any", "count": 4, "seed": 0, "guidance": 0, "sampler_1": "ddpm", "steps_1": 10, "sampler_2": "ddim", "steps_2": 10,
                 "sampler_3": "unipc2", "steps_3": 10, "sampler_4": "none", "steps_4": 20},
     "ladder": {"label": "any", "count": 1, "seed": 0, "sampler": "unipc2"},
-    "forward": {"picture": "5", "seed": 0},
     "denoise": {"picture": "5", "t": 500, "seed": 0, "label": "none", "sampler": "unipc2", "steps": 50},
 }
 

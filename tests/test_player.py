@@ -13,7 +13,8 @@ from PIL import Image
 from ddpm import Pipeline
 from ddpm.frames import GIF_FRAMES, Frame
 from ddpm.pixels import GAP, durations, moving, sheet
-from ddpm.player import VIEWS, Walk, as_gif, document, embedded, film
+from ddpm.pixels import gif as gif_file
+from ddpm.player import VIEWS, Walk, document, embedded, film, pictures
 from tests.helpers import decode, distance, tiny_unet
 
 
@@ -76,7 +77,7 @@ def test_a_gif_has_every_frame_loops_and_holds_the_last(view, channels):
     moments = frames(channels=channels)
     [walk] = film([walk_of(moments)], "one")["walks"]
     wanted = {"x": lambda m: [m.x], "x0": lambda m: [m.x0], "both": lambda m: [m.x, m.x0]}[view](moments[-1])
-    with Image.open(io.BytesIO(as_gif(walk, view))) as gif:
+    with Image.open(io.BytesIO(gif_file(pictures([walk], view)))) as gif:
         assert gif.n_frames == len(moments) + 1 and gif.info["loop"] == 0
         shown = []
         for k in range(gif.n_frames):
@@ -84,12 +85,12 @@ def test_a_gif_has_every_frame_loops_and_holds_the_last(view, channels):
             shown.append(gif.info["duration"])
         last = gif.convert("RGB")
     assert shown == durations(len(moments))
-    pictures = [sheet(x) for x in wanted]
-    width, height = pictures[0].size
+    sheets = [sheet(x) for x in wanted]
+    width, height = sheets[0].size
     between = 3 * GAP
     scale = last.height // height
-    assert last.size == (scale * (len(pictures) * (width + between) - between), scale * height) and scale >= 2
-    for k, picture in enumerate(pictures):
+    assert last.size == (scale * (len(sheets) * (width + between) - between), scale * height) and scale >= 2
+    for k, picture in enumerate(sheets):
         left = scale * k * (width + between)
         cell = last.crop((left, 0, left + scale * width, scale * height))
         assert distance(cell, picture.resize(cell.size, Image.Resampling.NEAREST)) <= (0 if channels == 1 else 80)
@@ -98,7 +99,7 @@ def test_a_gif_has_every_frame_loops_and_holds_the_last(view, channels):
 @pytest.mark.parametrize("view", ["X", "", None, 0, ["x"], "both "])
 def test_another_view_is_refused(view):
     with pytest.raises(ValueError, match="view must be one of x, x0, both"):
-        as_gif(walk_of(frames()).data, view)
+        pictures([walk_of(frames()).data], view)
 
 
 HOSTILE = "</script><script>alert(1)</script><!--<script>\u2028\u2029\"'&amp;]]>{title}{0}%s\\"

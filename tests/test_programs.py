@@ -84,8 +84,8 @@ def check(name, asked, told, sheet, gif, images, film):
         return
     walks = told["walks"]
     assert [walk["evaluations"] for walk in walks] == {
-        ("generate", 0): [20], ("generate", 9): [6], ("denoise", 0): [9], ("compare", 0): [10, 10, 10], ("compare", 13): [4, 10, 2, 8],
-        ("compare", 5): [1, 1], ("denoise", 7): [1],
+        ("generate", 0): [20], ("generate", 9): [6], ("denoise", 0): [29], ("compare", 0): [10, 10, 10], ("compare", 13): [4, 10, 2, 8],
+        ("compare", 5): [1, 1], ("denoise", 7): [3],
     }.get((name, len(asked)), [1, 2, 5, 10, 20, 50, 100])
     assert all(("distance" in walk) == asked.get("measure", False) for walk in walks)
     count = asked.get("count", signature(getattr(app, name)).parameters["count"].default if name != "denoise" else 1)

@@ -39,7 +39,7 @@ def test_the_loop_is_the_ddim_sampler():
     assert len(code.split("\n\n")[-1].strip().splitlines()) <= 8
     names = {}
     exec(code, names)
-    expected = Pipeline.from_pretrained("mnist").sample(seeds=[0], labels=[7], sampler="ddim", steps=20, grid="power(0.3)")
+    expected = Pipeline.from_pretrained("mnist").sample(seeds=[0], labels=[7], sampler="ddim", steps=20, grid="uniform")
     torch.testing.assert_close(names["x"], expected.x, rtol=0, atol=1 / 255)  # half a gray level
     assert names["s"] == 0 and torch.equal(names["x"], names["x0"])
 

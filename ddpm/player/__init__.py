@@ -121,19 +121,11 @@ def embedded(film: dict[str, Any]) -> str:
     )
 
 
-def as_gif(walk: dict[str, Any], view: str = "x") -> bytes:
-    """A walk of a film as a GIF file.
-
-    view: the noisy images ("x"), the predictions ("x0"), or "both" side by side. Raises ValueError
-    for any other view.
-    """
-    return gif(pictures([walk], view))
-
-
 def pictures(walks: Sequence[dict[str, Any]], view: str = "x") -> list[Image.Image]:
     """The pictures of a film, from its first moment to its last: walks side by side and in step.
 
-    view: as in `as_gif`.
+    view: the noisy images ("x"), the predictions ("x0"), or "both" side by side. Raises ValueError
+    for any other view.
     """
     if view not in VIEWS:
         raise ValueError(f"view must be one of {', '.join(VIEWS)}")
