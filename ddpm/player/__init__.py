@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from ..frames import Frame
-from ..pixels import GAP, gif, moving, png, sheet
+from ..pixels import GAP, moving, png, sheet
 
 SCRIPT = (Path(__file__).parent / "player.js").read_text(encoding="utf-8")
 PAD = (Path(__file__).parent / "pad.js").read_text(encoding="utf-8")
