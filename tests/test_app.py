@@ -199,7 +199,8 @@ def test_nobody_watches_and_nothing_large_is_taken(client):
             urllib.request.urlopen(f"{client.src}{path}", timeout=10)
     large = b"--x\r\nContent-Disposition: form-data; name=\"files\"; filename=\"a\"\r\n\r\n" + b"0" * 2_000_000 + b"\r\n--x--\r\n"
     request = urllib.request.Request(f"{client.src}gradio_api/upload", large, {"Content-Type": "multipart/form-data; boundary=x"})
-    with pytest.raises(urllib.error.HTTPError, match="413"):
+    # it is refused before all of it was sent: the client may see that first
+    with pytest.raises(urllib.error.URLError, match="413|Broken pipe|reset"):
         urllib.request.urlopen(request, timeout=10)
 
 
