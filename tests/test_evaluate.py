@@ -323,7 +323,13 @@ def test_two_processes_give_the_figures_of_one(run, options, tmp_path):
 
 def test_a_folder_of_pngs_gives_the_figures_of_the_model_that_drew_them(run, options, tmp_path):
     Pipeline.from_pretrained(run).sample(seeds=range(60), steps=2, labels=10).save(tmp_path / "pngs")
-    assert evaluate.main([str(tmp_path / "pngs"), *options, "--out", str(tmp_path / "pngs.json")]) == 0
+    picture = tmp_path / "beside.png"
+    assert evaluate.main([str(tmp_path / "pngs"), *options, "--out", str(tmp_path / "pngs.json"), "--picture", str(picture)]) == 0
+    with Image.open(picture) as shown:  # real, ours, and both eight times as bright
+        rows = [np.array(shown.convert("L").crop((0, top, shown.width, top + 56))).astype(int) for top in (0, 64, 128, 192)]
+    first = np.array(Image.open(min((tmp_path / "pngs").iterdir()))).repeat(2, 0).repeat(2, 1)
+    assert (rows[1][:, :56] == first).all()
+    assert all((bright == (row * 8).clip(max=255)).all() for row, bright in zip(rows[:2], rows[2:], strict=True))
     assert evaluate.main([str(run), *options, "--samples", "60", "--seeds", "1", "--steps", "2", "--unlabelled",
                           "--out", str(tmp_path / "model.json")]) == 0
     assert figures(tmp_path / "pngs.json") == figures(tmp_path / "model.json")

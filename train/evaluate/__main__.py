@@ -17,13 +17,14 @@ from tqdm import tqdm
 
 from ddpm import Pipeline
 from ddpm.files import check_writable, write_atomic
+from ddpm.pixels import png
 from ddpm.samplers import SAMPLERS
 from ddpm.settings import MAX_SEED, Settings
 
 from ..data import DATASETS
 from ..processes import is_first, join_processes
 from ..publish import artefact
-from . import figures, panel, sweep
+from . import beside, figures, panel, sweep
 from .drawing import draw, is_pictures, labels_of, read_pictures
 from .folder import BUILT_IN
 from .report import table
@@ -80,6 +81,8 @@ def _add_much(p: argparse.ArgumentParser) -> None:
     add("--seeds", help=seeds, type=int)
     out = "file for the figures and all that is needed to reproduce them"
     add("--out", help=f"{out} (.json; .jsonl for --sweep)", type=Path, metavar="FILE")
+    shown = "picture of real test images, the first of these, and both eight times as bright"
+    add("--picture", help=shown, type=Path, metavar="FILE.png")
 
 
 def _add_how(p: argparse.ArgumentParser) -> None:
@@ -161,6 +164,8 @@ def run(args: argparse.Namespace, command: str) -> None:
     facts["seconds"] = round(time.perf_counter() - started, 1)
     if not is_first():  # one process measures; the others only sample
         return
+    if args.picture:
+        write_atomic(args.picture, png(beside.picture(yardstick.test.images, sets[0][0])))
     report = {"command": command, "model": args.model, **facts}
     report |= _origin(yardstick, facts["samples"])
     report |= measure(yardstick, sets)
@@ -211,7 +216,7 @@ def _check(args: argparse.Namespace, pictures: bool) -> None:
             raise ValueError(f"--{name} cannot be used here: {why}")
     if args.sweep and args.out is None:
         raise ValueError("--sweep needs --out FILE.jsonl, where it keeps what is done")
-    for path in (args.out, args.plot):
+    for path in (args.out, args.plot, args.picture):
         if path is not None:
             check_writable(path)
 
@@ -222,7 +227,7 @@ def _refused(args: argparse.Namespace, pictures: bool) -> dict[str, str]:
         return dict.fromkeys((*HOW, "unlabelled", "sweep"), f"{args.model} is a folder of PNGs")
     if args.sweep:
         why = "--sweep tries several ways to draw, from the same seeds"
-        return dict.fromkeys((*HOW, "seeds"), why)
+        return dict.fromkeys((*HOW, "seeds", "picture"), why)
     return dict.fromkeys(("samplers", "evaluations", "grids", "plot"), "it belongs to --sweep")
 
 

@@ -22,6 +22,7 @@ from ddpm.pixels import png
 from ..command import command
 from ..data import DATASETS, Data
 from . import panel, reference
+from .beside import BRIGHTER, SCALE, strip
 from .damages import DAMAGES
 from .folder import BUILT_IN
 from .report import aligned
@@ -29,7 +30,7 @@ from .yardstick import Sample, Yardstick
 
 LIMIT = 1.2  # what is visible must come out above it
 SAMPLES = 2_000
-_SHOWN, _BRIGHTER, _SCALE, _GAP, _TEXT = 6, 8, 2, 8, 14
+_SHOWN, _GAP, _TEXT = 6, 8, 14
 
 
 class Tried(NamedTuple):
@@ -101,7 +102,7 @@ def picture(data: Data, train: Data) -> Image.Image:
     """The damages that change each image or are seen in single ones, at the weakest strength that a
     person can see: real images above, damaged below, on the right both eight times as bright."""
     names = [name for name, damage in DAMAGES.items() if damage.single]
-    side = data.images.shape[-1] * _SCALE
+    side = data.images.shape[-1] * SCALE
     wide, high = _SHOWN * side + _GAP, 2 * side + _GAP + _TEXT
     sheet = Image.new("RGB", (2 * wide, high * len(names)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT - 2)
@@ -110,19 +111,11 @@ def picture(data: Data, train: Data) -> Image.Image:
         count = round(_SHOWN / strength) if name == "garbage" else _SHOWN
         images = damaged(name, data, count, strength, train)[:_SHOWN]
         pen.text((0, high * row), f"{DAMAGES[name].title}: {strength:g}", "black", font)
-        for column, factor in enumerate((1, _BRIGHTER)):
+        for column, factor in enumerate((1, BRIGHTER)):
             for line, shown in enumerate((data.images[:_SHOWN], images)):
-                bright = (shown.int() * factor).clamp(max=255).byte()
                 place = wide * column, high * row + _TEXT + side * line
-                sheet.paste(_strip(bright), place)
+                sheet.paste(strip(shown, factor), place)
     return sheet
-
-
-def _strip(images: Tensor) -> Image.Image:
-    """Images, uint8 N×C×H×W, side by side."""
-    rows = torch.cat(list(images), 2).permute(1, 2, 0).numpy()
-    found = Image.fromarray(rows[..., 0] if rows.shape[2] == 1 else rows)
-    return found.resize((found.width * _SCALE, found.height * _SCALE), Image.Resampling.NEAREST)
 
 
 def parser() -> argparse.ArgumentParser:
