@@ -49,8 +49,8 @@ def test_the_page_names_the_weights_and_how_to_get_them(server, monkeypatch):
     assert command == f"hf download {REPO} --revision {commit}"
     assert len(python.splitlines()) == 3 and labels == ["any", *"abcdefghij"]
     assert f'Pipeline.from_pretrained("{REPO}", revision="{commit}")' in python
-    *_, (film, seed, kept) = app.generate_film("b", 1, 3, 2, "unipc2", "best", 0, 0)
-    assert seed == 3 and film is kept and len(film["walks"][0]["frames"]) == 3 and film["walks"][0]["labels"] == ["b"]
+    *_, (film, seed) = app.generate_film("b", 1, 3, 2, "unipc2", "best", 0, 0)
+    assert seed == 3 and len(film["walks"][0]["frames"]) == 3 and film["walks"][0]["labels"] == ["b"]
     with pytest.raises(Exception, match="label must be one of any, none, a, b"):
         app.generate("7", 1, 3, 2)
     with pytest.raises(Exception, match="class must be one of any, none, a, b"):  # as the page calls it
