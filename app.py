@@ -106,7 +106,7 @@ def generate(
         seed: of the first image; each next image has the next seed. null: random.
         steps: most samplers evaluate the network once a step.
         sampler: the rule for each step.
-        time_grid: where the steps are; best: what was measured to be best for the sampler.
+        time_grid: where the steps are; best: the sampler's own.
         eta: how much fresh noise, only for ddim.
         guidance: how strongly to follow the label; above 0 it doubles the evaluations.
         film: whether to return every frame too.
@@ -886,7 +886,7 @@ def _form() -> _Form:
     with gr.Accordion("More", open=False):
         more = "Fresh noise on the way: 0 is none, 1 as much as ddpm."
         eta = gr.Slider(0, 1, 0, step=0.05, precision=2, label="Eta", visible=False, info=more)
-        where = "Where the steps fall; best is what was measured for the sampler."
+        where = "Where the steps fall; best is the sampler's own."
         time_grid = gr.Dropdown([BEST, *GRIDS], value=BEST, label="Time grid", info=where)
     # What has no effect is out of sight, and back at zero.
     sampler.change(

@@ -62,7 +62,7 @@ def _add_how(p: argparse.ArgumentParser) -> None:
     rules = ", ".join(SAMPLERS)
     _add(p, "--sampler", f"the rule for each step: {rules} ({Settings.sampler} likewise)")
     grids = f"where along the way the steps fall: {', '.join(GRIDS)}, perhaps with parameters"
-    best = "the one that was measured to be best for the sampler, if left out"
+    best = "the sampler's own, if left out"
     _add(p, "--grid", f"{grids}, as in 'power(0.6)' ({best})")
     _add(p, "--eta", "fresh noise in ddim, 0 (none, its default) to 1 (as in ddpm)", type=float)
 

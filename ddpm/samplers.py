@@ -45,8 +45,8 @@ class Sampler(NamedTuple):
     """An entry of SAMPLERS.
 
     walk: (denoise, schedule, x, times, randn_like, its own settings) -> Steps.
-    grid: the grid that was best for it over 5, 10 and 20 evaluations of earlier built-in weights,
-        by one judge; train/evaluate/README.md has the command that compares them.
+    grid: its default grid. unipc2's was chosen by the panel of judges; train/evaluate/README.md has
+        the command, and says what was not compared.
     settings: its own settings, by name, with their bounds; the function has their defaults.
     fresh_noise: whether it adds noise at every step, with the default settings.
     """

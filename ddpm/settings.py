@@ -42,7 +42,7 @@ class Settings:
         sampler: a key of SAMPLERS.
         steps: 1..T; most samplers evaluate the network once a step.
         grid: where the steps fall, a key of GRIDS, perhaps with parameters ("power(0.6)"). None:
-            the grid that was measured to be best for the sampler.
+            the sampler's own.
         guidance: the weight of classifier-free guidance, 0..20; above 0 it doubles the evaluations.
         eta: how much fresh noise "ddim" adds, 0..1; only for samplers that have it.
         start: images and a time to start from, instead of pure noise; only the rest of the way is

@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 from ddpm import Pipeline, Schedule, Settings, hub
 from ddpm.diffusion import coefficients
 from ddpm.samplers import SAMPLERS
-from tests.helpers import TINY, tiny_unet
+from tests.helpers import DIGITS, TINY, tiny_unet
 from tests.hub_server import OWNER
 from train import distill
 from train.__main__ import main as train
+from train.evaluate import sweep
+from train.evaluate.__main__ import main as evaluate
 from train.loop import Recipe
 from train.publish import export, push
 from train.run import _Watcher
@@ -147,6 +149,29 @@ def test_a_stopped_run_that_is_resumed_ends_with_the_same_weights(run, student_r
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     command = json.loads((out / "config.json").read_text())["history"]["commands"][-1]
     assert command.startswith("python -m train.distill --out") and command.endswith("--resume")
+
+
+def test_walks_that_are_damaged_or_not_those_of_the_run_are_refused(student_run, tmp_path, capsys):
+    out = tmp_path / "copy"
+    shutil.copytree(student_run, out)
+    again = ["--out", str(out), "--resume", "--steps", "6"]
+    whole = (out / distill.FILE).read_bytes()
+    for bad, words in ((whole[:-9], "is damaged: delete it"), (whole[:-1] + bytes([whole[-1] ^ 1]), "are not those that")):
+        (out / distill.FILE).write_bytes(bad)
+        assert distill.main(again) == 2
+        assert words in error_of(capsys)
+    (out / distill.FILE).unlink()
+    assert distill.main(again) == 0, "the teacher walks the same again"
+
+
+def test_a_sweep_of_a_student_has_its_own_walks(student_run, referee, tmp_path, capsys):
+    out = tmp_path / "sweep.jsonl"
+    options = ["--sweep", "--samples", "30", "--out", str(out), "--judge", str(referee), "--data", str(DIGITS)]
+    assert evaluate([str(student_run), *options, "--plot", str(tmp_path / "a.png")]) == 0
+    assert [(cell["sampler"], cell["cost"]) for cell in sweep.read(out)] == [("ddim", 1), ("ddim", 2), ("ddim", 4)]
+    assert list(sweep.curves({sweep.Cell(*(cell[n] for n in sweep.Cell._fields)): cell["ratio"] for cell in sweep.read(out)})) == ["distilled"]
+    assert evaluate([str(student_run), *options, "--samplers", "unipc2"]) == 2
+    assert "own walks" in error_of(capsys)
 
 
 def test_a_student_goes_to_the_hub_and_comes_back(hub_server, student_run):

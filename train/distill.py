@@ -18,12 +18,14 @@ jump.
 
 import argparse
 import copy
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
@@ -123,8 +125,19 @@ class Walks:
 
     @classmethod
     def load(cls, path: Path) -> "Walks":
-        """What `save` wrote."""
-        return cls(**load_file(path))
+        """What `save` wrote. Raises ValueError if it is damaged."""
+        try:
+            return cls(**load_file(path))
+        except (SafetensorError, TypeError) as error:
+            raise ValueError(
+                f"{path} is damaged: delete it, and the teacher walks again"
+            ) from error
+
+    def fingerprint(self) -> str:
+        """The sha256 of states and labels."""
+        digest = hashlib.sha256(self.states.numpy().tobytes())
+        digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()
 
     def to(self, device: torch.device) -> "Walks":
         """The same, on the device."""
@@ -232,17 +245,18 @@ def run(args: argparse.Namespace, command: str) -> int:
         if is_first() and not (args.resume and file.is_file()):
             args.out.mkdir(parents=True, exist_ok=True)
             Walks.sampled(teacher, args.walks, args.drop_label).save(file)
-        walks = Walks.load(file).to(device)
+        walks = Walks.load(file)
     times, told = times_of(teacher), teacher.config
     student = copy.deepcopy(teacher.model).requires_grad_(True)
     trainer = Trainer(
-        student, from_walks(walks, student, times, recipe), recipe, compile=args.compile
+        student, from_walks(walks.to(device), student, times, recipe), recipe, compile=args.compile
     )
     facts = {name: told.get(name) for name in ("dataset", "class_names", "class_counts")}
     facts["distilled"] = {"teacher": told["sha256"], "walks": times}
     words = f"{args.walks:,} walks of {told['sha256'][:12]} ({facts['dataset']}) in {STEPS} steps"
-    source = f"the weights of {args.model} are"
-    subject = artefact.Subject(facts, words, source, told["sha256"])
+    fingerprint = told["sha256"] + walks.fingerprint()
+    source = f"the weights of {args.model}, or the walks in {file}, are"
+    subject = artefact.Subject(facts, words, source, fingerprint)
     before = told.get("history") or artefact.NO_HISTORY
     return complete(args, trainer, subject, budget, command, before, module="train.distill")
 

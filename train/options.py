@@ -131,6 +131,8 @@ def settle(p: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
         not out.is_dir() or any(not path.name.startswith(".") for path in out.iterdir())
     ):
         raise ValueError(f"{out} exists and is not an empty folder: choose another --out")
+    if args.push_every and not args.push:
+        raise ValueError("--push-every needs --push NAMESPACE/NAME")
     return args
 
 

@@ -38,8 +38,6 @@ def run(args: argparse.Namespace, command: str) -> int:
     """
     device = join_processes(args.device)
     budget, recipe = budget_of(args, device), recipe_of(args)
-    if args.push_every and not args.push:
-        raise ValueError("--push-every needs --push NAMESPACE/NAME")
     with first_then_others():  # the data may have to be downloaded
         if args.push and is_first():
             push.check(args.push)

@@ -122,7 +122,7 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
     weights (safetensors, float16), compressed, in base64. kernels: WebAssembly in base64, the
     fastest first."""
     model = pipeline.model
-    # In float16 a pixel changes by a fiftieth of a gray level on average: ddpm/browser/README.md.
+    # In float16 a pixel changes by a seventieth of a gray level on average: ddpm/browser/README.md.
     weights = save({name: p.half().cpu().contiguous() for name, p in model.state_dict().items()})
     names = [name for name in ("class_names", "class_counts") if name in pipeline.config]
     config = {name: getattr(model, name) for name in ARCHITECTURE}
