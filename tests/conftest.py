@@ -5,11 +5,18 @@ import socket
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two busy processes with two threads each crawl on two cores
-
-from tests.helpers import CHROMIUM, DIGITS, TINY
+# Before torch, which only the fixtures import: the process that hands out the tests never needs it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two busy processes with two threads each crawl on two cores
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["GRADIO_SERVER_PORT"] = str(7860 + 100 * int(worker[2:]))  # Gradio looks for a free one from here on
 
 SLOW = {"page", "referee"}  # fixtures that start the app or train for a while
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Two processes for all tests, none for files or tests that are named: to start more would take longer than it saves."""
+    return 2 if config.args_source == config.ArgsSource.TESTPATHS else 0
 
 
 def pytest_collection_modifyitems(items):
@@ -67,6 +74,8 @@ def browser():
     """A real Chromium, without a window."""
     from playwright.sync_api import sync_playwright
 
+    from tests.helpers import CHROMIUM
+
     assert CHROMIUM, "CI must have a Chromium: .ci/run installs it"
     with sync_playwright() as playwright:
         root = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -78,6 +87,7 @@ def browser():
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """A folder that `python -m train` wrote in a few seconds."""
+    from tests.helpers import TINY
     from train.__main__ import main
 
     out = tmp_path_factory.mktemp("run") / "tiny"
@@ -88,6 +98,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def referee(tmp_path_factory):
     """A folder that `python -m train.evaluate.judge` wrote in seconds: its judges see little, but always the same."""
+    from tests.helpers import DIGITS
     from train.evaluate import judge, panel
 
     out = tmp_path_factory.mktemp("judge") / "tiny"

@@ -137,7 +137,7 @@ def test_any_data_set_with_a_shape_of_its_own_can_be_chosen():
 
 
 def test_without_a_name_the_benchmarks_are_named():
-    done = subprocess.run([sys.executable, "-m", "train.benchmark"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-m", "train.benchmark"], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stdout == ""
     for module in ("train.benchmark.sampling", "train.benchmark.training"):
         assert f"python -m {module}" in done.stderr and find_spec(module)

@@ -28,6 +28,7 @@ from ddpm.files import check_writable, write_atomic
 from tests.helpers import DIGITS, REPORT, TINY, full_disk
 from tests.hub_server import OWNER
 from train import __main__ as train
+from train import loop
 from train.benchmark import browser as browser_benchmark
 from train.benchmark import sampling, training
 from train.checkpoint import CHECKPOINT, alone, read_header
@@ -261,7 +262,10 @@ def test_a_checkpoint_with_any_byte_changed_or_missing_is_not_gone_on_from(run, 
         assert contents(out) == there
 
 
-def _train(argv):
+def _train(argv, steps):
+    """The command, which waits before each step until it is granted one more."""
+    compute = loop.Trainer._compute
+    loop.Trainer._compute = lambda self: (steps.acquire(), compute(self))[1]
     os.fsync = lambda _: None  # it is for power cuts: what a killed process wrote is not lost
     with open(os.devnull, "w") as sys.stderr, open(os.devnull, "w") as sys.stdout:
         train.main(argv)
@@ -277,7 +281,8 @@ def test_killed_ten_times_it_ends_with_the_weights_of_an_undisturbed_run(tmp_pat
     kills, argv = 0, [*TINY, "--out", str(killed), "--steps", "24", "--checkpoint-every", "1"]
     while kills < 10:
         before = header.step if (header := read_header(killed)) else -1
-        process = start.Process(target=_train, args=(argv,), daemon=True)
+        steps = start.Semaphore(2)  # it is killed in the second, however long a busy machine takes to do so
+        process = start.Process(target=_train, args=(argv, steps), daemon=True)
         process.start()
         while process.is_alive() and not ((header := read_header(killed)) and header.step > before):
             time.sleep(0.002)

@@ -1,7 +1,6 @@
 """Which weights the app draws with, what it says of them, and the whole way from training to the page."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,11 +118,9 @@ def test_a_folder_can_be_served(run, monkeypatch):
 
 
 START = """if True:
-    import app, time
-    start = time.monotonic()
+    import app
     page = app.build()
     page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True)
-    print("started after", time.monotonic() - start, flush=True)
     print("url", page.local_url, flush=True)
     input()
 """
@@ -143,7 +140,6 @@ class AppProcess:
             self.said += line
             if line.startswith("url"):
                 break
-        self.seconds = float(re.search(r"started after (\S+)", self.said)[1])
         self.client = Client(self.said.split("url ")[1].strip(), verbose=False)
         return self
 
@@ -153,10 +149,9 @@ class AppProcess:
 
 
 def test_without_a_hub_and_a_cache_the_app_starts_at_once(tmp_path):
-    """huggingface_hub tries for more than 20 seconds: the app does not wait for that. (On free cores: 3 seconds.)"""
+    """huggingface_hub tries for more than 20 seconds: the app does not wait until it has given up. (On free cores: 3 seconds.)"""
     with AppProcess(f"http://127.0.0.1:{free_port()}", tmp_path) as started:
-        assert started.seconds < 15
-        assert "The built-in weights draw instead" in started.said
+        assert "still loading. The built-in weights draw instead" in started.said
         assert ask_film(started.client, count=1, steps=1, seed=0).result()
 
 
