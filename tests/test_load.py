@@ -27,7 +27,7 @@ from ddpm.demo import tasks
 from tests.helpers import CHROMIUM, ask_film, decode, distance
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(page):
     return Client(page.local_url, verbose=False)
 
@@ -82,21 +82,18 @@ def until(holds):
     raise AssertionError("it never came")
 
 
-def drawn(seed, count=4, steps=5):
-    return Pipeline.from_pretrained("mnist").sample(seeds=range(seed, seed + count), steps=steps).sheet(scale=1)
-
-
 def test_twenty_visitors_at_once_each_get_their_own_pictures(page):
     def visit(seed):
-        film, told = ask_film(Client(page.local_url, verbose=False, httpx_kwargs={"timeout": 120}), count=4, steps=5, seed=seed).result()
+        film, told, *_ = completed(in_session(page, f"visitor-{seed}", ["any", 4, seed, 5, "unipc2", "best", 0, 0]))
         return film["walks"][0], told
 
+    pipeline = Pipeline.from_pretrained("mnist")
     seeds = [100 * k for k in range(20)]
     with ThreadPoolExecutor(20) as visitors:
         for seed, (walk, told) in zip(seeds, visitors.map(visit, seeds), strict=True):
             assert told == seed and walk["seeds"] == list(range(seed, seed + 4))
             assert len(walk["frames"]) == walk["total"] == 6
-            assert distance(decode(walk["frames"][-1]["x"]), drawn(seed)) <= 1
+            assert distance(decode(walk["frames"][-1]["x"]), pipeline.sample(seeds=walk["seeds"], steps=5).sheet(scale=1)) <= 1
 
 
 def test_what_is_too_much_is_refused_in_words_and_served_once_it_is_not(page, client, gate, monkeypatch):
@@ -158,14 +155,8 @@ def test_a_job_that_is_cancelled_stops_within_a_step(client, gate):
 
 def test_a_closed_tab_frees_its_work(page, client, gate):
     """The stream of events is cut, as by a browser that goes away: nobody says stop."""
-    def post(path, body):
-        request = urllib.request.Request(f"{page.local_url}gradio_api/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
-        return json.load(urllib.request.urlopen(request, timeout=30))
-
     gate.let(3)
-    index = next(k for k, fn in page.fns.items() if fn.api_name == "generate_film")
-    post("queue/join", {"data": ["any", 9, 0, 400, "dpm++2m", "best", 0, 0], "fn_index": index, "session_hash": "leaver"})
-    stream = urllib.request.urlopen(f"{page.local_url}gradio_api/queue/data?session_hash=leaver", timeout=30)
+    stream = in_session(page, "leaver", ["any", 9, 0, 400, "dpm++2m", "best", 0, 0])
     gate.wait(9, 4)
     stream.close()
     until(lambda: not any(event.alive for events in page._queue.active_jobs for event in events or ()))
@@ -173,6 +164,23 @@ def test_a_closed_tab_frees_its_work(page, client, gate):
     gate.let(math.inf)
     assert served.result(timeout=60)
     assert gate.calls[9] <= 5 + SHOWN_LATE
+
+
+def in_session(page, session, data):
+    """Asks for a film as the page does in a browser. Returns the stream of events that answers it."""
+    index = next(k for k, fn in page.fns.items() if fn.api_name == "generate_film")
+    body = json.dumps({"data": data, "fn_index": index, "session_hash": session}).encode()
+    request = urllib.request.Request(f"{page.local_url}gradio_api/queue/join", body, {"Content-Type": "application/json"})
+    urllib.request.urlopen(request, timeout=60).close()
+    return urllib.request.urlopen(f"{page.local_url}gradio_api/queue/data?session_hash={session}", timeout=120)
+
+
+def completed(stream):
+    """What the last of these events brings, when the task is done."""
+    with stream:
+        events = [json.loads(line[6:]) for line in stream if line.startswith(b"data: ")]
+    (data,) = (event["output"]["data"] for event in events if event["msg"] == "process_completed")
+    return data
 
 
 def post(page, steps, count=9):
@@ -328,7 +336,7 @@ def test_twenty_then_fifty_clients_get_all_they_ask_for_and_memory_stays_flat(pa
     together(20, 120 * times)
     together(50, 180 * times)
     for seed in range(150 * times):
-        assert ask_film(client, count=1, steps=1, seed=seed).result()[1] == seed
+        assert completed(in_session(page, "one", ["any", 1, seed, 1, "unipc2", "best", 0, 0]))[1] == seed
     gc.collect()
     assert memory() - before < 100
     assert not app.turns._all and idle(page)
@@ -356,7 +364,7 @@ def ask(page, name, data):
 
 def schema(page):
     """Every public endpoint, and a strategy for what may be sent to it: mostly good, with anything in any place."""
-    cheap = {"steps": 1, "count": 1, "steps_1": 1, "steps_2": 1, "steps_3": 1, "steps_4": 1}  # what is good shall be quick
+    cheap = {"steps": 1, "count": 1, "steps_1": 1, "steps_2": 1, "steps_3": 1, "steps_4": 1}
     endpoints = page.get_api_info()["named_endpoints"]
     for name in sorted(endpoints):
         yield name, [cheap.get(parameter["parameter_name"], parameter["parameter_default"]) for parameter in endpoints[name]["parameters"]]
@@ -367,7 +375,8 @@ PUBLIC = ("/compare", "/denoise", "/forward", "/generate", "/ladder")
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_whatever_is_sent_gets_a_result_or_a_clear_refusal(page, client, name, capfd, monkeypatch):
-    monkeypatch.setattr(tasks, "REFERENCE", (tasks.REFERENCE[0], 2))
+    for constant, few in {"REFERENCE": (tasks.REFERENCE[0], 2), "LADDER": (1, 2), "FORWARD_MOMENTS": 8}.items():
+        monkeypatch.setattr(tasks, constant, few)  # what is good shall be quick
     good = dict(schema(page))[name]
 
     @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
