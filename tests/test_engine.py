@@ -6,7 +6,6 @@ import sys
 import types
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
@@ -18,7 +17,12 @@ from tests.helpers import tiny_unet
 from train.benchmark.sampling import CONTESTANTS, THEIRS
 
 TOLERANCE = 1e-3  # of pictures in [-1, 1]: an eighth of a gray level
-OURS = [name for name in CONTESTANTS if name != THEIRS]
+try:
+    import onnxruntime
+except ImportError:  # it is optional
+    onnxruntime = None
+needs_onnx_runtime = pytest.mark.skipif(onnxruntime is None, reason="ONNX Runtime cannot be imported")
+OURS = [name for name in CONTESTANTS if name != THEIRS and (onnxruntime or name != "ONNX Runtime")]
 
 
 @pytest.mark.slow
@@ -41,6 +45,7 @@ def test_every_engine_draws_the_pictures_of_the_plain_model(sampler, monkeypatch
                 frame.x.add_(1)
 
 
+@needs_onnx_runtime
 @pytest.mark.parametrize("changes", [
     {}, {"classes": 0}, {"channels": 3, "size": 32}, {"blocks": 2}, {"mults": (2,), "attention": (False,)},
     {"mults": (1, 1, 2), "attention": (True, True, True), "width": 16}, {"prediction": "eps"},
@@ -77,6 +82,7 @@ def test_weights_that_may_change_are_drawn_with_as_they_are():
     assert pipeline.engine.text.startswith("PyTorch")
 
 
+@needs_onnx_runtime
 def test_the_engine_is_chosen_once_and_says_what_it_is(capsys, tmp_path):
     pipeline = Pipeline.from_pretrained("mnist")
     assert pipeline.engine is pipeline.engine
@@ -153,7 +159,8 @@ def test_a_broken_package_and_a_read_only_machine_do_not_stop_a_picture(tmp_path
     (tmp_path / "onnxruntime" / "__init__.py").write_text('raise ImportError("libonnx.so: cannot open\\nshared object file")')
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
-    for path, words in ((str(tmp_path), "cannot be imported: libonnx.so: cannot open shared object file"), ("", "engine: ONNX Runtime")):
+    cases = [(str(tmp_path), "cannot be imported: libonnx.so: cannot open shared object file")]
+    for path, words in cases + [("", "engine: ONNX Runtime")] * bool(onnxruntime):
         done = subprocess.run(
             [sys.executable, "-m", "ddpm", "--seed", "0", "--steps", "1", "--count", "1", "--verbose", "--out", str(tmp_path / "a.png")],
             capture_output=True, text=True, timeout=120, check=False, env={

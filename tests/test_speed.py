@@ -59,6 +59,7 @@ def test_their_loop_draws_what_their_pipeline_draws():
 
 @pytest.mark.slow
 def test_all_tables_are_printed_and_written(folder, tmp_path, capsys):
+    pytest.importorskip("onnxruntime", exc_type=ImportError)
     out = tmp_path / "speed.json"
     options = ["--model", folder, "--batches", "1", "3", "--steps", "4", "--sampler", "ipndm", "--rounds", "2", "--out", str(out)]
     assert sampling.main(options) == 0
