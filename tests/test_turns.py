@@ -118,6 +118,25 @@ def test_what_waits_is_told_how_many_are_before_it():
     assert not turns._all
 
 
+def test_what_comes_last_is_a_film_also_if_another_task_is_at_work_when_it_ends():
+    turns, making, going = Turns(), threading.Event(), threading.Event()
+
+    def made():
+        making.set()
+        going.wait(60)
+        yield {"film": 9}
+
+    shared = turns.share(films("one", 1, []), 5, always)
+    assert next(shared) == {"film": 0}
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(numbers, turns.share(made(), 1, always))
+        assert making.wait(60)
+        assert next(shared) == 1  # it cannot know yet that this was all
+        going.set()
+        assert other.result(timeout=60) == [9]
+    assert list(shared) == [{"film": 0}] and not turns._all
+
+
 HERE, THERE = ("10.0.0.1", "a"), ("10.0.0.2", "b")
 
 

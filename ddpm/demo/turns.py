@@ -54,17 +54,22 @@ class Turns:
         Raises ValueError when too much is at work already, and when the client has gone.
         """
         me = self._enter(work, who)
+        film, waited = None, False  # the newest film; whether it was told to wait since
         try:
             while True:
                 if before := self._take(me, listens):
+                    waited = True
                     yield before  # again and again: only here it can be closed
                     continue
                 try:
-                    film = next(films, None)
+                    new = next(films, None)
                 finally:
                     self._give_back(me)
-                if film is None:
+                if new is None:
+                    if waited and film is not None:
+                        yield film  # a client takes what comes last for the result
                     return
+                film, waited = new, False
                 yield film
         finally:
             with self._changed:
