@@ -95,7 +95,7 @@ class Pipeline:
         """The sampler and the steps that `sample` takes if it is told nothing else."""
         if self.walks:
             return {"sampler": DISTILLED, "steps": max(self.walks)}
-        return {"sampler": Settings.sampler, "steps": Settings.steps}
+        return {"sampler": Settings.sampler, "steps": min(Settings.steps, self.model.schedule.T)}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -123,15 +123,17 @@ class Pipeline:
         """Where the frames of a walk lie, from its start to 0. Raises ValueError as `stream`."""
         if not self.walks:
             return settings.times(self.model.schedule)
-        own = settings.sampler == DISTILLED and settings.steps in self.walks
-        plain = settings.grid is None and not settings.guidance and settings.start is None
-        if not own or not plain or settings.eta:
-            steps = ", ".join(map(str, self.walks))
+        most = max(self.walks)
+        own = self.walks.get(settings.steps, []) if settings.sampler == DISTILLED else []
+        plain = settings.grid is None and not settings.guidance and not settings.eta
+        start = settings.start.t if settings.start else max(own, default=0)
+        if not plain or start not in own:
+            steps, starts = (", ".join(map(str, each)) for each in (self.walks, self.walks[most]))
             raise ValueError(
-                f"this model is distilled: it samples with {DISTILLED} in {steps} steps, from pure "
-                "noise, with no grid, guidance or eta"
+                f"this model is distilled: it samples with {DISTILLED} in {steps} steps, with no "
+                f"grid, guidance or eta; from an image in {most} steps at {starts}"
             )
-        return [*self.walks[settings.steps], 0.0]
+        return [*(t for t in own if t <= start), 0.0]
 
     def stream(self, settings: Settings) -> Iterator[Frame]:
         """The reverse process, frame by frame from pure noise to the finished images.
@@ -192,6 +194,9 @@ class Pipeline:
         """
         settings = Settings(seeds)
         self._check_count(settings)
+        known = {0.0, *(t for own in self.walks.values() for t in own)}
+        if self.walks and not known.issuperset(times):
+            raise ValueError("this model is distilled: it knows no other times than its own")
         eps = _seeded_noise(settings.seeds)(self._like(settings.seeds))
         denoise = denoiser(self.model, run=self.engine.run)
         noisy = [self._noisy(x0, eps, t) for t in times]

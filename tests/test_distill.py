@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ddpm import Pipeline, Schedule, Settings, hub
+from ddpm import Pipeline, Schedule, Settings, Start, hub
 from ddpm.diffusion import coefficients
 from ddpm.samplers import SAMPLERS
 from tests.helpers import DIGITS, TINY, tiny_unet
@@ -124,12 +124,26 @@ def test_a_student_needs_not_be_told_how_to_sample(student_run, capsys):
 
 
 @pytest.mark.parametrize("asked", [{"sampler": "unipc2"}, {"steps": 3}, {"steps": 20}, {"grid": "uniform"},
-                                   {"guidance": 1.0}, {"eta": 0.5}])
+                                   {"guidance": 1.0}, {"eta": 0.5}, {"start": Start(torch.zeros(1, 1, 28, 28), 500.0)}])
 def test_what_makes_no_sense_for_a_student_is_refused_in_one_line(student_run, asked):
     student = Pipeline.from_pretrained(student_run)
     with pytest.raises(ValueError, match=r"distilled: it samples with ddim in 4, 2, 1 steps") as error:
         student.sample([0], **asked)
     assert "\n" not in str(error.value)
+
+
+def test_a_student_starts_from_an_image_at_its_own_times(student_run):
+    student = Pipeline.from_pretrained(student_run)
+    x0 = student.sample([3]).x
+    for k, t in enumerate(student.walks[4]):
+        noisy, *_, end = student.stream(Settings([5], sampler="ddim", steps=4, start=Start(x0, t)))
+        assert (noisy.t, end.t, end.nfe) == (t, 0, 4 - k)
+        alpha, sigma = coefficients(student.model.schedule, torch.tensor([t], dtype=torch.float64))
+        eps = torch.randn(1, 28, 28, generator=torch.Generator().manual_seed(5))
+        torch.testing.assert_close(noisy.x, (alpha * x0 + sigma * eps).float(), rtol=1e-4, atol=1e-4)
+    assert len(list(student.forward(x0, seeds=[0], times=[*student.walks[4], 0.0]))) == 5
+    with pytest.raises(ValueError, match="knows no other times than its own"):
+        student.forward(x0, seeds=[0], times=[500.0])
 
 
 def test_a_stopped_run_that_is_resumed_ends_with_the_same_weights(run, student_run, tmp_path, monkeypatch, capsys):

@@ -44,7 +44,7 @@ def pages(tmp_path_factory, builtin, tiny):
     """Addresses of pages on disk, by name."""
     folder = tmp_path_factory.mktemp("pages")
     colors = Pipeline(tiny_unet(channels=3, classes=0, size=12, schedule=Schedule(T=7), prediction="eps"), {"dataset": "flags"})
-    for name, pipeline in {"builtin": builtin, "tiny": tiny, "colors": colors}.items():
+    for name, pipeline in {"builtin": builtin, "tiny": tiny, "colors": colors, "fast": Pipeline.from_pretrained("mnist-fast")}.items():
         (folder / f"{name}.html").write_bytes(page(pipeline))
     return folder
 
@@ -197,6 +197,19 @@ def test_labels_follow_the_rule_of_the_pipeline(visit, builtin):
     assert shown == [list(range(4294967280, 2**32)), builtin.names(Settings(range(4294967280, 2**32)))]
 
 
+def test_a_distilled_model_draws_what_python_draws_in_each_of_its_walks(visit):
+    tab, python = visit("fast"), rounded(Pipeline.from_pretrained("mnist-fast"))
+    for steps in (4, 2, 1):
+        assert np.abs(drawn(tab, python, "ddim", steps) - ours(python, "ddim", steps)).max() < QUARTER
+    found = tab.evaluate("ddpm.sample({ seed: 5, label: 7, steps: 2 }).then(({ pixels }) => [...pixels])")
+    assert np.abs(np.array(found) - to_pixels(python.sample([5], labels=7, steps=2).x).flatten().numpy()).max() <= 1
+    x0 = python.sample([8]).x
+    for t in python.walks[4]:
+        there = asked(tab, images=[{"seed": 3, "label": 10}], **{"from": t}, picture=to_pixels(x0).flatten().tolist())
+        *_, end = python.stream(Settings([3], labels=10, sampler="ddim", steps=4, start=Start(from_pixels(to_pixels(x0)), t)))
+        assert np.abs(there - flat(end.x)).max() < QUARTER, t
+
+
 def asked(tab, **request):
     """What the worker draws, before it is rounded to pixels: N×HWC."""
     return np.array(tab.evaluate("m => ddpm.engine.ask(m).then(({ x }) => x.map(image => [...image]))", {"kind": "draw", **request}), np.float32)
@@ -328,6 +341,25 @@ def test_colours_and_no_classes(visit):
     assert gif.n_frames == 5
     gif.seek(1)  # noise
     assert len(set(gif.convert("RGB").get_flattened_data() if hasattr(gif, "get_flattened_data") else gif.convert("RGB").getdata())) > 50
+
+
+def test_the_page_of_a_distilled_model_offers_what_fits(visit):
+    tab = visit("fast", "?seed=3&images=4&steps=2")
+    film = "document.querySelector('ddpm-player').walks[0]"
+    assert not tab.is_visible("#sampler") and [tab.get_attribute("#steps", "max"), tab.inner_text("#told")] == ["2", "2"]
+    assert tab.evaluate(f"[{film}.seeds, {film}.frames.at(-1).nfe]") == [[3, 4, 5, 6], 2]
+    tab.locator("#steps").fill("0")
+    tab.wait_for_function(f"{film}.frames.at(-1).nfe === 1 && {film}.frames.length === 2")
+    assert tab.evaluate("ddpm.sample().then(() => ddpm.sample({ guidance: 1 })).catch((error) => error.message)") == "this model is distilled: it takes no guidance"
+    for wish, words in (({"steps": 3}, "steps are one of 1, 2, 4, not 3"), ({"sampler": "unipc2"}, "a sampler is one of ddim, not unipc2")):
+        assert tab.evaluate("wish => ddpm.sample(wish).catch((error) => error.message)", wish) == words
+    for tool in ("draw", "hand", "morph"):
+        tab.click(f"#{tool} summary")
+        tab.wait_for_function(f"document.querySelector('ddpm-{tool}').seen > 0")
+    assert tab.inner_text("#draw output") == "up to t = 688 of 1000" and tab.get_attribute("#draw .t", "max") == "3"
+    tab.click("#mend summary")
+    tab.wait_for_function("/many small steps/.test(document.querySelector('ddpm-mend').shadowRoot.querySelector('.says').textContent)")
+    assert not tab.is_visible("#mend .panes") and not tab.is_visible("#mend fieldset")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -476,12 +508,36 @@ def test_weights_of_the_hub_are_drawn_with(visit, shelf):
     assert np.abs(drawn(tab, pipeline, "unipc2", 10) - ours(pipeline, "unipc2", 10)).max() < QUARTER
 
 
+WALKS = {"4": [1000, 687.5, 437.5, 187.5], "1": [998.25]}
+
+
+def test_distilled_weights_of_the_hub_have_their_own_walks(visit, shelf, pages):
+    files, address = shelf
+    model = tiny_unet(7, schedule=Schedule())
+    distilled = {"teacher": "0" * 64, "walks": WALKS}
+    put(files, model, distilled=distilled)
+    page = (pages / "tiny.html").read_text().replace("https://huggingface.co", address)
+    (pages / "near.html").write_text(page)
+    tab = visit("near", "?steps=1&seed=9&model=some/model", opened=False, offline=False)
+    tab.wait_for_function("ddpm.engine.model && /ms here/.test(document.querySelector('#says').textContent)")
+    assert [tab.inner_text("#told"), tab.input_value("#seed"), tab.get_attribute("#steps", "max"), tab.is_visible("#sampler")] == ["1", "9", "1", False]
+    pipeline = Pipeline(model, {"distilled": distilled})
+    for steps in (4, 1):
+        assert np.abs(drawn(tab, pipeline, "ddim", steps) - ours(pipeline, "ddim", steps)).max() < QUARTER
+    put(files, model)  # and from there back to one that is not distilled
+    assert tab.evaluate(LOAD, ["some/model", address]) == "loaded"
+    assert tab.is_visible("#sampler") and tab.inner_text("#told") == "20"
+
+
 ABSURD = [({"width": 10**9}, "width must be a multiple of 8 in 8..256"), ({"size": 1e300}, "size must be"), ({"mults": [16] * 9}, "mults must be"),
           ({"channels": "1"}, "channels must be"), ({"blocks": 10**6}, "blocks must be"), ({"classes": -1}, "classes must be"),
           ({"attention": [1, 1]}, "attention must be"), ({"prediction": "__proto__"}, "prediction must be"), ({"schedule": None}, "schedule must"),
           ({"width": 256, "mults": [16, 16]}, "parameters; a page takes up to 20,000,000"), ({"size": 256, "width": 128}, "too large for a page"),
           ({"schedule": {"name": "linear", "T": 1000}}, "noise schedule linear"), ({"sha256": "00"}, "sha256 must be"),
-          ({"sha256": "0" * 64}, "their sha256 differs"), ({"class_names": [1] * 10}, "class_names must be"), ({"class_counts": [0] * 10}, "class_counts must")]
+          ({"sha256": "0" * 64}, "their sha256 differs"), ({"class_names": [1] * 10}, "class_names must be"), ({"class_counts": [0] * 10}, "class_counts must"),
+          *(({"distilled": nonsense}, "config.json: distilled must have walks: for each number of steps") for nonsense in (
+              1, {}, {"walks": None}, {"walks": []}, {"walks": {}}, {"walks": {"2": [9]}}, {"walks": {"1": [0.5]}}, {"walks": {"2": [5, 9]}}, {"walks": {"2": [9, 9]}},
+              {"walks": {"1": [1001]}}, {"walks": {"0": []}}, {"walks": {"1": ["9"]}}, {"walks": {"01": [9]}}, {"walks": {"1": [None]}}))]
 
 
 def refused(tab, name, address):

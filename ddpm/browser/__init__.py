@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from ..files import check_writable
 from ..hub import ARCHITECTURE
-from ..pipeline import GOLDEN, Pipeline
+from ..pipeline import DISTILLED, GOLDEN, Pipeline
 from ..pixels import FIRST_MS, FRAME_MS, GAP, GIF_WIDTH, LAST_MS, LIMIT, WAY_MS, from_pixels
 from ..player import PAD, SCRIPT
 from ..samplers import SAMPLERS
@@ -73,10 +73,8 @@ browser; there is no server behind it. `index.html` can be saved, mailed and ope
 def page(pipeline: Pipeline) -> bytes:
     """An HTML page that draws with the pipeline's model, whole in itself: nothing is fetched.
 
-    Raises ValueError if the model is too large for a page of PAGE_BYTES, or distilled.
+    Raises ValueError if the model is too large for a page of PAGE_BYTES.
     """
-    if pipeline.walks:
-        raise ValueError("a page has the walks of all samplers, and this model is distilled")
     given = opening(pipeline)
     parts = {
         "title": _title(pipeline),
@@ -118,13 +116,16 @@ def static_space(pipeline: Pipeline) -> dict[str, bytes]:
 def opening(pipeline: Pipeline) -> dict[str, Any]:
     """What the engine (engine.js) needs to draw with the pipeline's model, as JSON can hold it.
 
-    facts: the configuration, and where the walks lie. data: all walks (float32), followed by the
-    weights (safetensors, float16), compressed, in base64. kernels: WebAssembly in base64, the
-    fastest first."""
+    facts: the configuration, and where the walks lie. data: the log-SNR at 1..T and all walks
+    (float32), followed by the weights (safetensors, float16), compressed, in base64. kernels:
+    WebAssembly in base64, the fastest first.
+
+    A distilled model's page has the walks of all samplers too: it may be given other weights."""
     model = pipeline.model
     # In float16 a pixel changes by a seventieth of a gray level on average: ddpm/browser/README.md.
     weights = save({name: p.half().cpu().contiguous() for name, p in model.state_dict().items()})
-    names = [name for name in ("class_names", "class_counts") if name in pipeline.config]
+    told = ("class_names", "class_counts", "distilled")
+    names = [name for name in told if name in pipeline.config]
     config = {name: getattr(model, name) for name in ARCHITECTURE}
     config |= {name: pipeline.config[name] for name in names}
     config |= {
@@ -133,7 +134,7 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
     }
     tables, starts = _walks(model.schedule), _starts(model.schedule)
     every = [*(table for walks in tables.values() for table in walks), *starts.values()]
-    numbers = np.concatenate([table.ravel() for table in every])
+    numbers = np.concatenate([_log_snr(model.schedule), *(table.ravel() for table in every)])
     facts = {
         "config": config,
         "weights_bytes": len(weights),
@@ -142,6 +143,7 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
         "starts": {"times": [*starts], "sizes": [*map(_size, starts.values())]},
         "usual_steps": min(Settings.steps, model.schedule.T),
         "sampler": Settings.sampler,
+        "distilled": DISTILLED,
         "guidance": GUIDANCE.high,
         "limit": LIMIT,
         "levels": from_pixels(torch.arange(256)).tolist(),
@@ -156,6 +158,11 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
         "data": base64.b64encode(data).decode(),
         "kernels": " ".join(base64.b64encode(code).decode() for code in KERNELS),
     }
+
+
+def _log_snr(schedule: Schedule) -> np.ndarray:
+    alpha, sigma = schedule(torch.arange(1, schedule.T + 1))
+    return (alpha / sigma).square().log().numpy()
 
 
 def _steps(schedule: Schedule) -> list[int]:

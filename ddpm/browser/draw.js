@@ -45,14 +45,15 @@ class Draw extends Tool {
   }
 
   start() {
-    this.times(this.studio.facts.starts.times);
+    this.times(this.studio.offers.starts);
     this.labels(this.named);
     this.draw();
   }
 
   times(times) {
     this.all = times;
-    Object.assign(this.$(".t"), { max: times.length - 1, value: Math.round(0.6 * times.length) - 1 });
+    const off = times.map((t) => Math.abs(t - 0.6 * times.at(-1)));
+    Object.assign(this.$(".t"), { max: times.length - 1, value: off.indexOf(Math.min(...off)) });
     this.told();
   }
 

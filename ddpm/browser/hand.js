@@ -49,8 +49,9 @@ class Hand extends Tool {
       moments = [];
       const seed = this.seed();
       this.name = seed;
-      const images = labels.map((label) => ({ seed, label }));
-      return { kind: "draw", steps: this.steps(10), sampler: this.studio.facts.sampler, guidance: 1.5, images };
+      const images = labels.map((label) => ({ seed, label })),
+        { usual, guidance } = this.studio.offers;
+      return { kind: "draw", steps: this.steps(10), sampler: usual.sampler, guidance: Math.min(1.5, guidance), images };
     };
     this.follow(request, (frame) => {
       if (frame) moments.push(frame.x);

@@ -15,6 +15,7 @@ class Mend extends Tool {
     <div class="row"><button type="button" class="another">Another image</button>
       <button type="button" class="more">Four other ways</button></div>
     <fieldset class="row"><legend>Tell the model what it is</legend><div class="chips"></div></fieldset>`;
+  static SAMPLER = "ddpm"; // its fresh noise lets the new part fit the old one
 
   listen() {
     this.noise = 1;
@@ -32,6 +33,10 @@ class Mend extends Tool {
   }
 
   start() {
+    const cannot = !this.studio.offers.samplers.includes(Mend.SAMPLER);
+    for (const part of this.shadowRoot.querySelectorAll(".panes, .row")) part.hidden = cannot;
+    if (cannot)
+      return this.say("A part is finished in many small steps, and this model is made for a few large ones.");
     this.pad.side = this.studio.config.size;
     this.$("fieldset").hidden = !this.named.length;
     this.chips(".chips", [[-1, "nothing"], ...this.named.map((name, k) => [k, name])], -1);
@@ -65,7 +70,7 @@ class Mend extends Tool {
       return {
         kind: "draw",
         steps: this.steps(25),
-        sampler: "ddpm", // its fresh noise lets the new part fit the old one
+        sampler: Mend.SAMPLER,
         images: [0, 1, 2, 3].map((k) => ({ seed: this.noise + k, label })),
         picture: this.original.pixels,
         mask: Uint8Array.from({ length: mask.length * channels }, (_, i) => mask[Math.floor(i / channels)]),

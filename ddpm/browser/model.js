@@ -13,6 +13,18 @@ const NAME = /^[\w.-]+\/[\w.-]+$/;
 
 const whole = (value, low, high) => Number.isInteger(value) && low <= value && value <= high;
 
+/* Whether they are those of a distilled model, as hub.py has it. */
+const areWalks = (walks, T) =>
+  walks?.constructor === Object &&
+  whole(Object.keys(walks).length, 1, 10) &&
+  Object.entries(walks).every(
+    ([steps, times]) =>
+      Array.isArray(times) &&
+      whole(times.length, 1, 100) &&
+      steps === String(times.length) &&
+      times.every((t, k) => typeof t === "number" && 1 <= t && t <= T && !(k && t >= times[k - 1])),
+  );
+
 /* The configuration that the text holds, with what the network needs bounded. Throws Error in
    words. */
 function readConfig(text) {
@@ -48,7 +60,10 @@ function readConfig(text) {
       "schedule must have a name and a number T",
       typeof schedule?.name === "string" && whole(schedule.T, 1, 10_000),
     ],
-    ["it is distilled, and has other walks than those of this page", config?.distilled == null],
+    [
+      `distilled must have walks: for each number of steps, 1 to 100, as many times, falling from at most ${schedule?.T} to 1`,
+      config?.distilled == null || areWalks(config.distilled.walks, schedule?.T),
+    ],
     ["sha256 must be 64 hexadecimal digits", /^[0-9a-f]{64}$/.test(config?.sha256)],
     [
       "class_names must be as many texts as there are classes",

@@ -59,7 +59,7 @@ class Morph extends Tool {
   }
 
   asking(images) {
-    return { kind: "draw", steps: this.steps(10), sampler: this.studio.facts.sampler, images };
+    return { kind: "draw", steps: this.steps(10), sampler: this.studio.offers.usual.sampler, images };
   }
 
   offer(images) {

@@ -32,7 +32,7 @@
   const wish = () => ({
     seed: number($("#seed").value),
     label: chosen("labels") < 0 ? null : chosen("labels"),
-    steps: facts.steps[$("#steps").value],
+    steps: studio.offers.steps[$("#steps").value],
     sampler: $("#sampler").value,
     images: chosen("images"),
   });
@@ -51,7 +51,8 @@
   }
 
   function settings(wish) {
-    const { seed, label, steps, sampler, images } = studio.filled(wish);
+    const { seed, label, steps, sampler, images } = studio.filled(wish),
+      { offers } = studio;
     const labels = studio.names.map((name, k) => [k, name]);
     $("#labels").hidden = !studio.config.classes;
     chips("labels", [[-1, "any", "The class that the seed draws"], ...labels], label ?? -1);
@@ -61,10 +62,11 @@
       images,
     );
     $("#seed").value = seed;
-    Object.assign($("#steps"), { max: facts.steps.length - 1, value: facts.steps.indexOf(steps) });
+    Object.assign($("#steps"), { max: offers.steps.length - 1, value: offers.steps.indexOf(steps) });
     $("#sampler").replaceChildren(
-      ...Object.keys(facts.walks).map((name) => new Option(name, name, false, name === sampler)),
+      ...offers.samplers.map((name) => new Option(name, name, false, name === sampler)),
     );
+    $("#sampler").parentElement.hidden = offers.samplers.length < 2;
     $("#told").textContent = steps;
   }
 
@@ -136,18 +138,25 @@
 
 
   /* Weights of the Hub. What is there stays, if they cannot be had. endpoint: of another Hub than
-     the public one. */
-  async function load(name, endpoint) {
+     the public one. follow: sets the form for them; else it stays, but for the steps where either
+     model is distilled. */
+  async function load(name, endpoint, follow = null) {
     say(`${name}: on its way`);
+    let config;
     try {
-      ({ config: studio.config } = await engine.ask({ kind: "model", name, endpoint }));
+      ({ config } = await engine.ask({ kind: "model", name, endpoint }));
     } catch (error) {
       say(error.message, true);
       throw error;
     }
+    const { seed, images, steps, sampler } = wish(),
+      alike = !studio.config.distilled && !config.distilled;
+    studio.config = config;
     $("#model").value = name;
-    settings({ ...wish(), label: null });
+    settings({ seed, images, ...(alike && { steps, sampler }) });
+    const refused = follow?.();
     await draw(true);
+    if (refused) say(refused, true);
     lend();
   }
 
@@ -162,7 +171,7 @@
     on("#images", "change", () => draw(true));
     on("#seed", "input", () => draw(false));
     on("#steps", "input", () => {
-      $("#told").textContent = facts.steps[$("#steps").value];
+      $("#told").textContent = studio.offers.steps[$("#steps").value];
       draw(false);
     });
     on("#sampler", "change", () => draw(false));
@@ -206,15 +215,20 @@
     });
   }
 
+  /* The form as the address asks for it. Returns why it cannot be; null if it can. */
+  function follow() {
+    try {
+      return settings(asked()), null;
+    } catch (error) {
+      return `This address cannot be followed: ${error.message}`;
+    }
+  }
+
   async function open() {
-    let refused = null;
+    const model = new URLSearchParams(location.search).get("model");
     settings();
     listen();
-    try {
-      settings(asked());
-    } catch (error) {
-      refused = `This address cannot be followed: ${error.message}`;
-    }
+    const refused = follow();
     try {
       await engine.ready;
     } catch (error) {
@@ -222,9 +236,8 @@
     }
     lend();
     await draw(true);
-    if (refused) say(refused, true);
-    const model = new URLSearchParams(location.search).get("model");
-    if (model) await load(model).catch(() => {});
+    if (model) await load(model, undefined, follow).catch(() => {}); // the address is meant for it
+    else if (refused) say(refused, true);
   }
 
   window.ddpm = { sample: (wish) => studio.sample(wish), load, engine };

@@ -31,12 +31,26 @@ class Studio {
     return counts.findIndex((count) => place < (bound += count));
   }
 
+  /* What can be asked of the model: of a distilled one, its own walks alone. starts: times that a
+     walk from a picture can begin at. */
+  get offers() {
+    const { steps, walks, usual_steps, sampler, distilled, guidance, starts } = this.facts,
+      own = this.config.distilled?.walks;
+    if (own) {
+      const steps = Object.keys(own).map(Number); // whole numbers as keys: they rise
+      const usual = { steps: steps.at(-1), sampler: distilled };
+      return { steps, samplers: [distilled], usual, guidance: 0, starts: own[usual.steps].toReversed() };
+    }
+    const usual = { steps: usual_steps, sampler };
+    return { steps, samplers: Object.keys(walks), usual, guidance, starts: starts.times };
+  }
+
   /* A wish with what it leaves out. */
   filled({
     seed = 0,
     label = null,
-    steps = this.facts.usual_steps,
-    sampler = this.facts.sampler,
+    steps = this.offers.usual.steps,
+    sampler = this.offers.usual.sampler,
     guidance = 0,
     images = 1,
   } = {}) {
@@ -46,7 +60,7 @@ class Studio {
   /* A wish as the worker wants it; throws Error in words if it cannot be. */
   checked(wish) {
     const { seed, label, steps, sampler, guidance, images } = this.filled(wish),
-      { facts } = this,
+      { facts, offers } = this,
       { classes } = this.config,
       most = facts.max_seed - images + 1;
     const not = (value) => `not ${String(value).slice(0, 40)}`; // whatever it is, no more of it
@@ -57,12 +71,13 @@ class Studio {
       throw Error(
         `a label is a whole number in 0..${classes - 1}, or ${classes} for none, ${not(label)}`,
       );
-    if (!facts.steps.includes(steps))
-      throw Error(`steps are one of ${facts.steps.join(", ")}, ${not(steps)}`);
-    if (!Object.hasOwn(facts.walks, sampler))
-      throw Error(`a sampler is one of ${Object.keys(facts.walks).join(", ")}, ${not(sampler)}`);
-    if (typeof guidance !== "number" || !(0 <= guidance && guidance <= facts.guidance))
-      throw Error(`guidance is a number in 0..${facts.guidance}, ${not(guidance)}`);
+    if (!offers.steps.includes(steps))
+      throw Error(`steps are one of ${offers.steps.join(", ")}, ${not(steps)}`);
+    if (!offers.samplers.includes(sampler))
+      throw Error(`a sampler is one of ${offers.samplers.join(", ")}, ${not(sampler)}`);
+    if (guidance && !offers.guidance) throw Error("this model is distilled: it takes no guidance");
+    if (typeof guidance !== "number" || !(0 <= guidance && guidance <= offers.guidance))
+      throw Error(`guidance is a number in 0..${offers.guidance}, ${not(guidance)}`);
     if (guidance && (!classes || label === classes)) throw Error("guidance needs a label");
     const seeds = Array.from({ length: images }, (_, k) => seed + k);
     return {

@@ -6,6 +6,7 @@ const LOOK = `
           color: var(--ink); font: 15px/1.45 system-ui, sans-serif; container-type: inline-size; }
   :host([dark]) { --ink: #e8ebf2; --soft: #a2abbd; --line: #3a4256; --face: #171c28; --accent: #a5b4fc; }
   * { box-sizing: border-box; }
+  [hidden] { display: none !important; }
   p { margin: 0; }
   .row { display: flex; flex-wrap: wrap; gap: 10px; align-items: end; margin-top: 12px; }
   .grow { flex: 1 1 12rem; min-width: 0; }
@@ -126,7 +127,7 @@ class Tool extends HTMLElement {
 
   /* So many steps, or as many as there are. */
   steps(most) {
-    return this.studio.facts.steps.findLast((steps) => steps <= most);
+    return this.studio.offers.steps.findLast((steps) => steps <= most);
   }
 
   /* Draws the newest of many wishes: the one on its way is finished first, so that something is

@@ -1,5 +1,5 @@
 /* From noise to an image along a table that ddpm/browser/walks.py made: see there what its numbers
-   are. */
+   are. The walks of distilled models are made here. */
 
 const HEAD = 5; // [t, alpha, sigma, shown, a] come before the multiples in a row
 
@@ -9,6 +9,37 @@ const TO_X0 = {
   eps: (out, x, alpha, sigma) => (x - sigma * out) / alpha,
   x0: (out) => out,
 };
+
+/* The walk of a distilled model as a table: from each time to the next, and at last to 0, the DDIM
+   step (Song et al. 2021, Eq. 12, eta = 0) that it was trained for. Its times come with its weights,
+   perhaps from the Hub, so no table could be made before. times: falling. logSnr: at 1, 2, … T. */
+function jumps(times, logSnr) {
+  const evaluations = times.length,
+    width = HEAD + evaluations,
+    values = new Float32Array((evaluations + 1) * width);
+  let before;
+  for (const [k, t] of [...times, 0].entries()) {
+    const [alpha, sigma] = coefficients(t, logSnr),
+      row = values.subarray(k * width, (k + 1) * width);
+    row.set([t, alpha, sigma, 1, 1]);
+    if (before) {
+      const shrink = sigma / before.sigma;
+      row[HEAD - 1] = shrink;
+      row[HEAD + k - 1] = alpha - before.alpha * shrink;
+    }
+    before = { alpha, sigma };
+  }
+  return { values, evaluations, width };
+}
+
+/* alpha and sigma at 0, or at a time in 1..T, as Schedule.__call__ has them. */
+function coefficients(t, logSnr) {
+  if (t === 0) return [1, 0];
+  const below = logSnr[Math.floor(t) - 1],
+    above = logSnr[Math.ceil(t) - 1],
+    here = below + (above - below) * (t - Math.floor(t));
+  return [1 / Math.sqrt(1 + Math.exp(-here)), 1 / Math.sqrt(1 + Math.exp(here))];
+}
 
 /* Yields {t, alpha, sigma, evaluations, x, x0} for everything that the sampler shows; the last one
    is the image.

@@ -5,7 +5,7 @@
    steps, sampler, guidance, from, picture, mask}; {kind: "stop", id}. Out, with the same id:
    {frame} for each moment of a walk, then {done}; or {error} in words. An image is {seed, label}
    or, on the way to another one, {seed, label, to: {seed, label}, share}. picture: pixels 0..255 of
-   one image, channels last; with `from`, one of facts.starts.times, walks start at it with noise up
+   one image, channels last; with `from`, one of Studio.offers.starts, walks start at it with noise up
    to that time; with a mask, where that is 1, its pixels are held. */
 
 const MIXED = 0.6;
@@ -13,6 +13,7 @@ const stopped = new Set();
 let facts,
   between,
   kernels,
+  logSnr,
   walks,
   net,
   busy = Promise.resolve();
@@ -56,7 +57,10 @@ const JOBS = {
       throw Error("the weights in this file are damaged: get it again");
     }
     const behind = Math.max(0, bytes.length - facts.weights_bytes);
-    walks = new Float32Array(bytes.buffer, 0, behind >> 2);
+    const numbers = new Float32Array(bytes.buffer, 0, behind >> 2),
+      { T } = facts.config.schedule;
+    logSnr = numbers.subarray(0, T);
+    walks = numbers.subarray(T);
     return take(readConfig(JSON.stringify(facts.config)), bytes.subarray(behind));
   },
 
@@ -86,7 +90,7 @@ const JOBS = {
     let last;
     for (const { t, alpha, sigma, evaluations, x, x0 } of walk(
       net,
-      from ? startingAt(from) : table(sampler, steps),
+      net.config.distilled ? own(steps, from) : from ? startingAt(from) : table(sampler, steps),
       noises,
       labels,
       facts.limit,
@@ -126,6 +130,16 @@ async function take(config, bytes) {
   const weights = await readWeights(bytes, config);
   net = new UNet(kernels, config, weights);
   return { config };
+}
+
+/* The walk of a distilled model in so many steps; from a time of its longest walk, what is left of
+   that. */
+function own(steps, from) {
+  const { walks } = net.config.distilled,
+    times = from ? Object.values(walks).at(-1) : walks[steps]; // whole numbers as keys: they rise
+  if (!times?.includes(from ?? times[0]))
+    throw Error(`this model is distilled: no walk from t = ${from} in ${steps} steps is its own`);
+  return jumps(times.filter((t) => !from || t <= from), logSnr);
 }
 
 /* Where the walk of a sampler lies among all: they follow each other in the order of facts.walks
