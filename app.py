@@ -272,11 +272,16 @@ def _serve(page: gr.Blocks) -> None:
     for endpoint in page.fns.values():
         if endpoint.fn in PUBLIC:
             valid = requests.schema(few=endpoint.fn in (compare, ladder))
+            # So that a program need not know which weights are served.
+            usual = pipeline(serving.weights).usual if endpoint.fn is generate else {}
             for name, widget in zip(
                 signature(endpoint.fn).parameters, endpoint.inputs, strict=True
             ):
-                told = vars(widget)["_api_info"]
-                told.update(valid.get(name, valid.get(name[:-2], {})))  # steps_1: steps
+                told = vars(widget)
+                told["value"] = usual.get(name, told["value"])
+                told["_api_info"].update(
+                    valid.get(name, valid.get(name[:-2], {}))
+                )  # steps_1: steps
 
 
 def _last(task: Task, weights: Weights) -> Film:
@@ -343,7 +348,11 @@ def ladder_film(label: str, count: int, seed: int, sampler: str) -> Iterator[Fil
 def denoise_film(
     picture: str, t: float, seed: int, label: str, sampler: str, steps: int
 ) -> Iterator[Film]:
-    """The film of `denoise`."""
+    """The film of `denoise`; of a distilled model from the nearest of its own times."""
+    model = pipeline(serving.weights)
+    if model.walks and isinstance(t, int | float):
+        sampler, steps = model.usual.values()
+        t = min(model.walks[steps], key=lambda own: abs(own - t))
     yield from _films(*_denoising(picture, t, seed, label, sampler, steps, _said()))
 
 
@@ -505,10 +514,11 @@ def restore(query: str) -> tuple[Any, ...]:
 
     Each setting is checked; the usual one stands in for what cannot be, and a warning names it.
     """
+    model = pipeline(serving.weights)
     pairs = parse_qsl(query.removeprefix("?")[:1000], keep_blank_values=True)
     asked = {key: value for key, value in pairs if key in IN_LINK}
-    usual = replace(ASKED, seed=0)
-    if not asked:  # what the visitor has typed meanwhile stays
+    usual = replace(ASKED, seed=0, **model.usual)
+    if not asked and not model.walks:  # what the visitor has typed meanwhile stays
         return *[gr.skip()] * len(asdict(usual)), False
     found, wrong = _from_link(usual, asked)
     if wrong:
@@ -518,7 +528,8 @@ def restore(query: str) -> tuple[Any, ...]:
 
 def _from_link(usual: Request, asked: dict[str, str]) -> tuple[Request, str]:
     """The request of a link, as far as the form can show it, and why not further ("" if it can)."""
-    names = _model()[1]
+    model = pipeline(serving.weights)
+    names = model.class_names
     said, wrong = {**_said(), "time_grid": "grid"}, []
     for key, (name, read) in IN_LINK.items():
         if key not in asked:
@@ -530,7 +541,7 @@ def _from_link(usual: Request, asked: dict[str, str]) -> tuple[Request, str]:
                 raise ValueError(f"{key} must be a number") from None
             requests.one_of(said["count"], changed.count, requests.COUNTS)
             requests.one_of(said["label"], changed.label, (ANY, *names))
-            changed.settings(names, said)
+            model.times(changed.settings(names, said))
             usual = changed
         except ValueError as error:
             wrong.append(str(error) if str(error).startswith(key) else f"{key}: {error}")
@@ -555,6 +566,14 @@ class Shown(NamedTuple):
     label_of_compare: Any
     label_of_ladder: Any
     hint: Any
+    steps: Any  # of a distilled model few; and what leaves it no choice:
+    sampler: Any
+    guidance: Any
+    more: Any
+    compare: Any
+    ladder: Any
+    no_compare: Any  # what stands there instead
+    no_ladder: Any
 
 
 def _weights_in_use() -> Shown:
@@ -566,7 +585,7 @@ def _weights_in_use() -> Shown:
     revision = f', revision="{weights.commit}"' if weights.commit else ""
     load = f'Pipeline.from_pretrained("{weights.source}"{revision})'
     python = f"images = {load}.sample(seeds=range(16))"
-    classes = [ANY, *model.class_names]
+    classes, free = [ANY, *model.class_names], not model.walks
     return Shown(
         notice=gr.Markdown(notice, visible=bool(notice)),
         again=gr.Button(visible=bool(notice)),
@@ -577,6 +596,14 @@ def _weights_in_use() -> Shown:
         label_of_compare=gr.Dropdown(classes),
         label_of_ladder=gr.Dropdown(classes),
         hint=gr.Dropdown([NONE, *model.class_names]),
+        steps=gr.HTML(only=sorted(model.walks) or None),
+        sampler=gr.Dropdown(visible=free),
+        guidance=gr.Slider(visible=free),
+        more=gr.Accordion(visible=free),
+        compare=gr.Column(visible=free),
+        ladder=gr.Column(visible=free),
+        no_compare=gr.Markdown(visible=not free),
+        no_ladder=gr.Markdown(visible=not free),
     )
 
 
@@ -622,10 +649,8 @@ def _title() -> str:
 def _example(weights: Weights) -> Film:
     """The film that the page opens with."""
     model = pipeline(weights)
-    steps = min(ASKED.steps, model.model.schedule.T)
-    *_, film = Generate(Request(seed=0, steps=steps).settings(model.class_names)).films(
-        model, references
-    )
+    settings = Request(seed=0, **model.usual).settings(model.class_names)
+    *_, film = Generate(settings).films(model, references)
     return film
 
 
@@ -689,8 +714,8 @@ PLAYER = """
 STEPS = """
     const steps = element.querySelector("ddpm-steps");
     const show = () => customElements.whenDefined("ddpm-steps")
-        .then(() => { steps.value = props.value; });
-    watch("value", show);
+        .then(() => { steps.only = props.only ?? null; steps.value = props.value; });
+    watch(["value", "only"], show);
     show();
     steps.addEventListener("input", () => { props.value = steps.value; trigger("input"); });
 """
@@ -707,6 +732,9 @@ TOOLS = {
     "noise, and the model draws a digit from all of it.",
     "Mend": "Rub out a part. The model finishes it, and what is left stays as it is.",
 }
+NO_CHOICE = (
+    "These weights are distilled: they draw in their own few steps, so there is nothing to compare."
+)
 SAVE = """
     customElements.whenDefined("ddpm-save").then(() =>
         element.querySelector("ddpm-save").offer(page.entries(page.player("film"))));
@@ -746,21 +774,21 @@ def build() -> gr.Blocks:
         notice = gr.Markdown(visible=False)
         again = gr.Button("Try again", size="sm", visible=False)
         with gr.Tab("Generate"):
-            label = _generate_tab(page)
+            form, others = _generate_tab(page)
         with gr.Tab("Draw"):
             hint = _draw_tab()
         for name, words in TOOLS.items():
             with gr.Tab(name):
                 gr.Markdown(words)
                 _tool(name.lower())
-        with gr.Tab("Compare") as tab:
-            label_of_compare = _compare_tab(tab)
-        with gr.Tab("Steps") as tab:
-            label_of_ladder = _ladder_tab(tab)
+        label_of_compare, compare, no_compare = _tab_of_choice("Compare", _compare_tab)
+        label_of_ladder, ladder, no_ladder = _tab_of_choice("Steps", _ladder_tab)
         with gr.Tab("Weights"):
             line, command, python = _weights_tab()
+        labels = (form.label, label_of_compare, label_of_ladder, hint)
+        choices = (form.steps, form.sampler, form.guidance, others, compare, ladder)
         shown = Shown(
-            notice, again, line, command, python, label, label_of_compare, label_of_ladder, hint
+            notice, again, line, command, python, *labels, *choices, no_compare, no_ladder
         )
         _serve(page)
         page.load(_weights_in_use, None, list(shown), queue=False, **QUIET)
@@ -836,25 +864,26 @@ def _seed(info: str | None = None) -> gr.Number:
     return gr.Number(value=0, label="Seed", info=info, min_width=140, **bounds)
 
 
-def _steps(value: int, label: str) -> gr.HTML:
-    """A slider with logarithmic stops, and a field for any number of steps."""
+def _steps(value: int, label: str, only: list[int] | None = None) -> gr.HTML:
+    """A slider with logarithmic stops, and a field for any number of steps; or only for these."""
     template = f'<ddpm-steps label="{label}" most="{requests.MAX_STEPS}"></ddpm-steps>'
-    view = gr.HTML(value, html_template=template, js_on_load=STEPS, min_width=160)
+    view = gr.HTML(value, html_template=template, js_on_load=STEPS, min_width=160, only=only)
     view.api_info = lambda: {"type": "integer"}  # type: ignore[method-assign]
     return view
 
 
-def _guidance() -> gr.Slider:
-    label, most = "Guidance", GUIDANCE.high
-    return gr.Slider(0, most, 0, step=0.5, precision=2, label=label, min_width=140)
+def _guidance(*, visible: bool = True) -> gr.Slider:
+    how: dict[str, Any] = {"label": "Guidance", "min_width": 140, "visible": visible}
+    return gr.Slider(0, GUIDANCE.high, 0, step=0.5, precision=2, **how)
 
 
-def _sampler() -> gr.Dropdown:
+def _sampler(value: str = ASKED.sampler, *, visible: bool = True) -> gr.Dropdown:
     choices = [
         (f"{name} (adds noise)" if sampler.fresh_noise else name, name)
         for name, sampler in SAMPLERS.items()
     ]
-    return gr.Dropdown(choices, value=ASKED.sampler, label="Sampler", min_width=140)
+    how: dict[str, Any] = {"label": "Sampler", "min_width": 140, "visible": visible}
+    return gr.Dropdown(choices, value=value, **how)
 
 
 class _Form(NamedTuple):
@@ -870,8 +899,11 @@ class _Form(NamedTuple):
     guidance: gr.Slider
 
 
-def _form() -> _Form:
-    """What can be set in the first tab; whatever changes is drawn at once."""
+def _form() -> tuple[_Form, gr.Accordion]:
+    """What can be set in the first tab; whatever changes is drawn at once. Also what holds the
+    settings that few need."""
+    model = pipeline(serving.weights)
+    usual, free = model.usual, not model.walks  # a distilled model leaves no choice but the steps
     label = gr.Radio([ANY, *_names()], value=ANY, label=_what(), elem_classes="chips")
     with gr.Row(elem_classes="fields"):
         seed = _seed()
@@ -879,11 +911,11 @@ def _form() -> _Form:
         counts = list(requests.COUNTS)
         count = gr.Dropdown(counts, value=ASKED.count, label="Images", min_width=80)
     dice.click(None, None, seed, js=f"() => page.roll({requests.COUNTS[-1]})", queue=False, **QUIET)
-    steps = _steps(ASKED.steps, "Steps")
+    steps = _steps(usual["steps"], "Steps", sorted(model.walks) or None)
     with gr.Row(elem_classes="fields"):
-        sampler = _sampler()
-        guidance = _guidance()
-    with gr.Accordion("More", open=False):
+        sampler = _sampler(usual["sampler"], visible=free)
+        guidance = _guidance(visible=free)
+    with gr.Accordion("More", open=False, visible=free) as others:
         more = "Fresh noise on the way: 0 is none, 1 as much as ddpm."
         eta = gr.Slider(0, 1, 0, step=0.05, precision=2, label="Eta", visible=False, info=more)
         where = "Where the steps fall; best is the sampler's own."
@@ -900,17 +932,17 @@ def _form() -> _Form:
         queue=False,
         **QUIET,
     )
-    return _Form(label, count, seed, steps, sampler, time_grid, eta, guidance)
+    return _Form(label, count, seed, steps, sampler, time_grid, eta, guidance), others
 
 
-def _generate_tab(page: gr.Blocks) -> gr.Radio:
-    """The first tab; returns the widget that lists the classes."""
+def _generate_tab(page: gr.Blocks) -> tuple[_Form, gr.Accordion]:
+    """The first tab; returns as `_form`."""
     example = _example(serving.weights)
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             film = _film("film", example | {"loop": True}, "menu")
         with gr.Column(scale=1, min_width=280, elem_id="form"):
-            form = _form()
+            form, others = _form()
             with gr.Row():
                 go, stop = _go_and_stop("Generate", "generate")
                 menu = "<ddpm-save></ddpm-save>"
@@ -926,7 +958,7 @@ def _generate_tab(page: gr.Blocks) -> gr.Radio:
         end(None, None, None, js="() => page.told()", queue=False, **QUIET)
     film.pick(_picked, None, form.seed, queue=False, **QUIET)
     _wire_form(page, form, go)
-    return form.label
+    return form, others
 
 
 def _wire_form(page: gr.Blocks, form: _Form, go: gr.Button) -> None:
@@ -948,6 +980,22 @@ def _wire_form(page: gr.Blocks, form: _Form, go: gr.Button) -> None:
         **QUIET,
     )
     restored.then(None, settings, None, js="(...values) => page.begin(values)", **here)
+
+
+def _tab_of_choice(
+    name: str, fill: Callable[[gr.Tab], gr.Dropdown]
+) -> tuple[gr.Dropdown, gr.Column, gr.Markdown]:
+    """A tab that makes no sense for a distilled model.
+
+    Returns what `fill` returns, what holds all of it, and what stands there instead.
+    """
+    # Gradio 6.31 does not hide a tab once the page is there.
+    free = not pipeline(serving.weights).walks
+    with gr.Tab(name) as tab:
+        instead = gr.Markdown(NO_CHOICE, visible=not free)
+        with gr.Column(visible=free) as content:
+            label = fill(tab)
+    return label, content, instead
 
 
 def _compare_tab(tab: gr.Tab) -> gr.Dropdown:

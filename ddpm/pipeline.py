@@ -123,17 +123,22 @@ class Pipeline:
         """Where the frames of a walk lie, from its start to 0. Raises ValueError as `stream`."""
         if not self.walks:
             return settings.times(self.model.schedule)
-        most = max(self.walks)
-        own = self.walks.get(settings.steps, []) if settings.sampler == DISTILLED else []
+        own = settings.sampler == DISTILLED and settings.steps in self.walks
         plain = settings.grid is None and not settings.guidance and not settings.eta
-        start = settings.start.t if settings.start else max(own, default=0)
-        if not plain or start not in own:
-            steps, starts = (", ".join(map(str, each)) for each in (self.walks, self.walks[most]))
+        if not own or not plain:
+            steps = ", ".join(map(str, self.walks))
             raise ValueError(
                 f"this model is distilled: it samples with {DISTILLED} in {steps} steps, with no "
-                f"grid, guidance or eta; from an image in {most} steps at {starts}"
+                "grid, guidance or eta"
             )
-        return [*(t for t in own if t <= start), 0.0]
+        times = self.walks[settings.steps]
+        start = settings.start.t if settings.start else times[0]
+        if start not in times:
+            raise ValueError(
+                f"this model is distilled: from an image, its walk of {settings.steps} steps "
+                f"starts at one of {', '.join(map(str, times))}, not {start!r}"
+            )
+        return [*(t for t in times if t <= start), 0.0]
 
     def stream(self, settings: Settings) -> Iterator[Frame]:
         """The reverse process, frame by frame from pure noise to the finished images.

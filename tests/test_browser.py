@@ -140,7 +140,7 @@ def visit(browser, url):
         visitor.context.close()
         assert not visitor.complaints
         hosts = {urlsplit(asked).netloc for asked in visitor.asked if not asked.startswith(("data:", "blob:", "file:"))}
-        assert hosts <= {urlsplit(url).netloc}
+        assert hosts <= {urlsplit(visitor.url).netloc}
 
 
 def seed_of(page):
@@ -257,6 +257,90 @@ def serving(monkeypatch):
     yield lambda source, **more: [monkeypatch.setattr(app.serving, "weights", Weights(str(source))), app._opening.cache_clear(),
                                   *(monkeypatch.setattr(app, name, value) for name, value in more.items())]
     app._opening.cache_clear()
+
+
+@pytest.fixture(params=["when it starts", "later"])
+def student(request, serving, url):
+    """The address of an app that serves distilled weights from its start, or since they came from the Hub."""
+    import app
+
+    serving("mnist-fast")
+    if request.param == "later":
+        yield url
+        return
+    page = app.build()
+    page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    yield page.local_url
+    page.close()
+
+
+def choices(page):
+    """What a distilled model has no choice of, as far as it can be seen."""
+    form = page.locator("#form")
+    there = [form.get_by_label("Sampler").first, form.get_by_label("Guidance").first, form.get_by_role("button", name="More")]
+    return [each for each in there if each.is_visible()]
+
+
+def test_a_distilled_model_offers_what_fits(visit, student):
+    visitor = visit(opened=False)
+    visitor.url = student
+    page = visitor.open("?steps=2&images=4&seed=11")
+    visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"] and film["last"] == 2)
+    python = rounded(Pipeline.from_pretrained("mnist-fast"))
+    ours = python.sample(seeds=range(11, 15), steps=2).sheet(scale=1)
+    visitor.wait(lambda film: film["at"] == film["last"] and distance(visitor.picture(), ours) <= 1)
+    visitor.wait(lambda _: not choices(page))
+    page.locator("#form ddpm-steps input[type=range]").fill("2")
+    visitor.wait(lambda film: film["last"] == 4 and film["done"])
+    page.get_by_label("Steps", exact=True).first.fill("3")
+    assert page.locator("ddpm-steps [role=alert]").first.inner_text() == "one of 1, 2, 4"
+    page.get_by_label("Steps", exact=True).first.fill("1")
+    visitor.wait(lambda film: film["last"] == 1 and film["done"])
+    for name in ("draw", "hand", "morph"):
+        visitor.tool(name)
+    visitor.tab("Mend")
+    page.wait_for_function("/many small steps/.test(document.querySelector('ddpm-mend').shadowRoot.querySelector('.says').textContent)")
+    for name, button in (("Compare", "#compare"), ("Steps", "#climb")):
+        visitor.tab(name)
+        page.get_by_text("These weights are distilled: they draw in their own few steps").locator("visible=true").wait_for()
+        assert not page.is_visible(button)
+    visitor.tab("Weights")
+    assert "It is distilled: it draws in 4, 2, 1 steps." in page.locator(".prose.weights-line").inner_text()
+
+
+def test_a_link_that_a_distilled_model_cannot_follow_loses_only_that(visit, student):
+    visitor = visit(opened=False)
+    visitor.url = student
+    page = visitor.open("?steps=20&sampler=unipc2&guidance=2&images=4&seed=7")
+    told = page.get_by_test_id("toast-body").inner_text()  # first, as it goes away
+    visitor.wait(lambda film: film["seeds"] == [7, 8, 9, 10] and film["done"] and film["last"] == 4)
+    assert "steps: this model is distilled: it samples with ddim in 4, 2, 1 steps" in told and "seed" not in told
+    page.goto(student)  # nothing is asked for
+    visitor.wait(lambda _: page.get_by_label("Steps", exact=True).first.input_value() == "4" and not choices(page))
+
+
+def test_without_workers_the_server_draws_with_a_distilled_model(visit, student):
+    visitor = visit(script=NO_WORKERS, opened=False)
+    visitor.url = student
+    page = visitor.open("?steps=2&images=4&seed=11")
+    visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"] and film["last"] == 2)
+    visitor.tab("Draw")
+    page.wait_for_function("document.querySelector('ddpm-draw').shadowRoot.querySelector('.back').width === 28")
+
+
+def test_programs_get_what_a_distilled_model_can_do(student, request):
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    client, usual = Client(student, verbose=False), {"steps": 4, "sampler": "ddim"}
+    told, *_ = client.predict(seed=3, count=4, api_name="/generate", **usual if "later" in request.node.name else {})
+    assert told["walks"] == [{"evaluations": 4}] and told["seeds"] == [3, 4, 5, 6]
+    told, *_ = client.predict(t=437.5, api_name="/denoise", **usual)
+    assert told["walks"][0]["evaluations"] == 2
+    for name, asked in (("generate", {"steps": 20, "sampler": "ddim"}), ("compare", {}), ("ladder", {}), ("forward", {}), ("denoise", {}), ("denoise", {"t": 500, **usual})):
+        with pytest.raises(AppError, match="this model is distilled") as refused:
+            client.predict(**asked, api_name=f"/{name}")
+        assert "\n" not in str(refused.value)
 
 
 def test_a_model_too_large_for_a_browser_is_drawn_by_the_server(visit, serving):

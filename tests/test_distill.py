@@ -124,7 +124,7 @@ def test_a_student_needs_not_be_told_how_to_sample(student_run, capsys):
 
 
 @pytest.mark.parametrize("asked", [{"sampler": "unipc2"}, {"steps": 3}, {"steps": 20}, {"grid": "uniform"},
-                                   {"guidance": 1.0}, {"eta": 0.5}, {"start": Start(torch.zeros(1, 1, 28, 28), 500.0)}])
+                                   {"guidance": 1.0}, {"eta": 0.5}])
 def test_what_makes_no_sense_for_a_student_is_refused_in_one_line(student_run, asked):
     student = Pipeline.from_pretrained(student_run)
     with pytest.raises(ValueError, match=r"distilled: it samples with ddim in 4, 2, 1 steps") as error:
@@ -142,6 +142,8 @@ def test_a_student_starts_from_an_image_at_its_own_times(student_run):
         eps = torch.randn(1, 28, 28, generator=torch.Generator().manual_seed(5))
         torch.testing.assert_close(noisy.x, (alpha * x0 + sigma * eps).float(), rtol=1e-4, atol=1e-4)
     assert len(list(student.forward(x0, seeds=[0], times=[*student.walks[4], 0.0]))) == 5
+    with pytest.raises(ValueError, match=r"its walk of 2 steps starts at one of [\d., ]+, not 500.5"):
+        student.stream(Settings([5], sampler="ddim", steps=2, start=Start(x0, 500.5)))
     with pytest.raises(ValueError, match="knows no other times than its own"):
         student.forward(x0, seeds=[0], times=[500.0])
 

@@ -31,7 +31,7 @@ def server(hub_server):
 
 def said():
     """What the page shows: notice, whether there is a button, line, command, Python, labels."""
-    notice, again, line, command, python, label, *others = app._weights_in_use()
+    notice, again, line, command, python, label, *others = app._weights_in_use()[:9]
     assert [other.choices for other in others[:2]] == [label.choices] * 2
     assert others[2].choices[1:] == label.choices[1:] and others[2].choices[0][0] == "none"
     return notice.value, again.visible, line, command.value, python, [name for name, _ in label.choices]

@@ -11,10 +11,12 @@ def about(pipeline: Pipeline) -> str:
     model = pipeline.model
     color = "gray" if model.channels == 1 else "colored"
     millions = sum(p.numel() for p in model.parameters()) / 1e6
+    walks = ", ".join(map(str, pipeline.walks))
+    distilled = f" It is distilled: it draws in {walks} steps." if walks else ""
     return (
         f"A U-Net of {millions:.2f} million parameters that draws {color} images of "
         f"{model.size}×{model.size} pixels; {model.prediction}-prediction, "
-        f"{model.schedule.name} schedule, {model.schedule.T} times."
+        f"{model.schedule.name} schedule, {model.schedule.T} times.{distilled}"
     )
 
 

@@ -26,10 +26,13 @@ window.page = {
     }
   },
 
-  // Other weights have come.
-  reopen() {
+  // Other weights have come. For distilled ones the form is another.
+  async reopen() {
+    const distilled = () => Boolean(this.studio?.config.distilled), before = distilled();
     this.opened = this.open();
     for (const tool of this.tools) this.lend(tool);
+    await this.opened;
+    if (distilled() !== before) location.reload();
   },
 
   address(file) {
@@ -42,7 +45,7 @@ window.page = {
   wish(values) {
     const [digit, images, seed, steps, sampler, grid, eta, guidance] = values;
     const { studio } = this;
-    if (!studio || !studio.facts.steps.includes(steps) || grid !== "best" || eta) return null;
+    if (!studio || !studio.offers.steps.includes(steps) || grid !== "best" || eta) return null;
     const label = digit === "any" ? null : studio.names.indexOf(digit);
     return studio.checked({ seed, label, steps, sampler, guidance, images });
   },
@@ -226,7 +229,7 @@ window.page = {
 
   // A tab opens with a picture, not with a form.
   openWith(film, button) {
-    setTimeout(() => { if (!this.player(film).walks.length) this.click(button); }, 50);
+    setTimeout(() => { if (this.player(film)?.walks.length === 0) this.click(button); }, 50);
   },
 };
 page.opened = page.open();

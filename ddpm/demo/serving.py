@@ -70,11 +70,6 @@ class Serving:
     def _load(self) -> None:
         try:
             found = Pipeline.from_pretrained(self.source, revision=self.revision)
-            if found.walks:  # nothing but its own walks makes sense for it
-                raise ValueError(
-                    f"{self.source} is distilled, and the page compares samplers and steps: use it "
-                    "from Python or by python -m ddpm"
-                )
             weights = Weights(self.source, found.commit)
             # Here, once: several visitors at the same time would each start an engine.
             _ = pipeline(weights).engine
