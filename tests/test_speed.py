@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,18 @@ def folder(tmp_path_factory):
     for name, content in hub.files(tiny_unet()).items():
         write_atomic(out / name, content)
     return str(out)
+
+
+@pytest.fixture
+def student(folder, tmp_path, monkeypatch):
+    """A built-in model called quick that was distilled from that of the folder, beside one that was not."""
+    teacher = json.loads((Path(folder) / hub.CONFIG).read_text())["sha256"]
+    distilled = {"distilled": {"teacher": teacher, "walks": {"2": [100.0, 40.5], "1": [99.0]}}}
+    for model, facts in (("quick", distilled), ("other", {})):
+        for name, content in hub.files(tiny_unet(1), **facts).items():
+            (tmp_path / "built-in" / model).mkdir(parents=True, exist_ok=True)
+            write_atomic(tmp_path / "built-in" / model / name, content)
+    monkeypatch.setattr(hub, "BUILT_IN", tmp_path / "built-in")
 
 
 def test_every_contestant_has_the_same_size_and_the_same_work():
@@ -58,7 +71,7 @@ def test_their_loop_draws_what_their_pipeline_draws():
 
 
 @pytest.mark.slow
-def test_all_tables_are_printed_and_written(folder, tmp_path, capsys):
+def test_all_tables_are_printed_and_written(folder, student, tmp_path, capsys):
     pytest.importorskip("onnxruntime", exc_type=ImportError)
     out = tmp_path / "speed.json"
     options = ["--model", folder, "--batches", "1", "3", "--steps", "4", "--sampler", "ipndm", "--rounds", "2", "--out", str(out)]
@@ -75,7 +88,7 @@ def test_all_tables_are_printed_and_written(folder, tmp_path, capsys):
             assert f"{figures[name]['ms']['median']:.2f}" in printed
         assert figures["diffusers"]["faster_than_diffusers"]["values"] == [1, 1]
     assert {name: figure["evaluations"] for name, figure in report["pictures"].items()} == {
-        "ONNX Runtime, ipndm": 4, "PyTorch, ipndm": 4, "diffusers, DDIM": 50, "diffusers, DDPM": 100}
+        "ONNX Runtime, ipndm": 4, "ONNX Runtime, quick": 2, "PyTorch, ipndm": 4, "PyTorch, quick": 2, "diffusers, DDIM": 50, "diffusers, DDPM": 100}
     rows = [line.split()[0] for line in printed.splitlines() if line]
     assert rows[-len(SAMPLERS):] == list(report["samplers"]) == list(SAMPLERS)
     assert "--sampler ipndm" in report["command"] and report["threads"] == torch.get_num_threads()
@@ -106,7 +119,7 @@ def test_the_steps_named_are_those_of_the_measurement():
 
 @pytest.mark.parametrize(("options", "words"), [
     (["--rounds", "0"], "--rounds must be 1"), (["--steps", "0"], "1..100"), (["--steps", "101"], "1..100"),
-    (["--model", "nowhere"], "no model at 'nowhere'"), (["--batches", "0"], "--batches must be in"), (["--batches", "2000"], "--batches must be in"),
+    (["--model", "mnist-fast"], "distilled: it samples with ddim in 4, 2, 1 steps"), (["--model", "nowhere"], "no model at 'nowhere'"), (["--batches", "0"], "--batches must be in"), (["--batches", "2000"], "--batches must be in"),
     (["--out", "nowhere/a.json"], "cannot write"), (["--out", "."], "cannot write"),
 ])
 def test_bad_options_cost_one_line_and_exit_code_2(folder, tmp_path, monkeypatch, capsys, options, words):

@@ -26,6 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from ddpm import hub
 from ddpm.diffusion import denoiser
 from ddpm.engine import Engine, onnx_runtime, pytorch
 from ddpm.engine.cpus import use_all
@@ -176,26 +177,40 @@ def one_evaluation(
     return figures | {"matmul": {"gflops": spread([rate / 1e9 for rate in product])}}
 
 
+def students(pipeline: Pipeline) -> dict[str, Pipeline]:
+    """The built-in models that were distilled from this one, by name."""
+    found = {folder.name: Pipeline.from_pretrained(folder) for folder in hub.BUILT_IN.iterdir()}
+    return {
+        name: each
+        for name, each in sorted(found.items())
+        if each.walks and each.config["distilled"]["teacher"] == pipeline.config["sha256"]
+    }
+
+
 def pictures(
-    model: UNet, engines: dict[str, Engine], sampler: str, steps: int, rounds: int
+    pipeline: Pipeline, engines: dict[str, Engine], sampler: str, steps: int, rounds: int
 ) -> dict[str, dict[str, Any]]:
     """For each engine, seconds to PICTURES finished images.
 
-    Ours in `steps` steps, diffusers with its own loops.
+    Ours in `steps` steps, its students in theirs, diffusers with its own loops.
     """
+    model = pipeline.model
     x, _, y = inputs(model, PICTURES)
-    times, walk = model.schedule.times(steps, SAMPLERS[sampler].grid), SAMPLERS[sampler].walk
 
-    def ours(run: Network) -> Callable[[], object]:
-        denoise = denoiser(model, y, run=run)
-        return lambda: list(walk(denoise, model.schedule, x, times, torch.randn_like))
+    def ours(who: Pipeline, run: Network, **how: Any) -> tuple[int, Callable[[], object]]:
+        settings = Settings(range(PICTURES), **how)
+        denoise, times = denoiser(who.model, y, run=run), who.times(settings)
+        walk = partial(settings.walk, denoise, model.schedule, x, times, torch.randn_like)
+        return settings.evaluations, lambda: list(walk())
 
-    ways = {
-        name: (evaluations(sampler, steps), ours(engine.run))
-        for name, engine in engines.items()
-        if name != THEIRS
-    }
-    ways = {f"{name}, {sampler}": way for name, way in ways.items()}
+    fast, here = students(pipeline), [name for name in engines if name != THEIRS]
+    ways = {}
+    for name in here:
+        how = {"sampler": sampler, "steps": steps}
+        ways[f"{name}, {sampler}"] = ours(pipeline, engines[name].run, **how)
+        for called, student in fast.items():
+            run = CONTESTANTS[name](student.model).run
+            ways[f"{name}, {called}"] = ours(student, run, **student.usual)
     if THEIRS in engines:
         for name, most in (("DDIM", DDIM_STEPS), ("DDPM", DDPM_STEPS)):
             count = min(most, model.schedule.T)
@@ -352,7 +367,7 @@ def main(argv: list[str] | None = None) -> int:
         check_writable(args.out)
     threads = use_all()
     pipeline = Pipeline.from_pretrained(args.model)
-    pipeline.model.schedule.times(args.steps)
+    pipeline.times(Settings([0], sampler=args.sampler, steps=args.steps))  # raises if it cannot be
     report = {
         "command": artefact.command("train.benchmark.sampling", argv),
         "date": date.today().isoformat(),
@@ -360,14 +375,15 @@ def main(argv: list[str] | None = None) -> int:
         "threads": threads,
         "torch": torch.__version__,
     }
-    report |= measure(pipeline.model, args)
+    report |= measure(pipeline, args)
     if args.out:
         write_atomic(args.out, (json.dumps(report, indent=2) + "\n").encode())
     return 0
 
 
-def measure(model: UNet, args: argparse.Namespace) -> dict[str, Any]:
+def measure(pipeline: Pipeline, args: argparse.Namespace) -> dict[str, Any]:
     """Prints each table as soon as it is measured. Returns all figures."""
+    model = pipeline.model
     engines = contestants(model)
     size, work = sum(p.numel() for p in model.parameters()), work_of(model, model)
     print(
@@ -380,7 +396,7 @@ def measure(model: UNet, args: argparse.Namespace) -> dict[str, Any]:
         "flop_an_image": work,
         "engines": {name: engine.text for name, engine in engines.items()},
         "one_evaluation": _measure_evaluations(model, engines, args),
-        "pictures": _measure_pictures(model, engines, args),
+        "pictures": _measure_pictures(pipeline, engines, args),
         "samplers": _measure_samplers(model, engines, args),
     }
 
@@ -416,10 +432,10 @@ def _measure_evaluations(
 
 
 def _measure_pictures(
-    model: UNet, engines: dict[str, Engine], args: argparse.Namespace
+    pipeline: Pipeline, engines: dict[str, Engine], args: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     """`pictures`; prints the table."""
-    found = pictures(model, engines, args.sampler, args.steps, args.rounds)
+    found = pictures(pipeline, engines, args.sampler, args.steps, args.rounds)
     rows = []
     for name, figures in found.items():
         faster = figures.get("faster_than_ddpm")
