@@ -125,11 +125,11 @@ def first_image(browser: "Browser", url: str, rounds: int) -> list[float]:
     return found
 
 
-def wish(pipeline: Pipeline, seeds: list[int], sampler: str, steps: int) -> dict[str, Any]:
-    """What the page's engine is asked for these images."""
+def wish(pipeline: Pipeline, seeds: list[int], **how: Any) -> dict[str, Any]:
+    """What the page's engine is asked for these images. how: sampler, steps, if not as usual."""
     labels = [pipeline.label_of(seed) if pipeline.model.classes else None for seed in seeds]
     images = [{"seed": seed, "label": label} for seed, label in zip(seeds, labels, strict=True)]
-    return {"kind": "draw", "images": images, "steps": steps, "sampler": sampler}
+    return {"kind": "draw", "images": images, **pipeline.usual, **how}
 
 
 def drawn(tab: "Page", request: dict[str, Any]) -> np.ndarray:
@@ -196,15 +196,16 @@ def _base64(data: bytes) -> str:
 def agreement(tab: "Page", pipeline: Pipeline, rounded: Pipeline) -> Iterator[list[str]]:
     """For each sampler, how far the page's images are from those of Python.
 
-    Over 1, 4, 10 and 20 steps × 8 seeds: the largest difference to Python with the page's weights,
-    in gray levels; pixels off by more than a quarter; and the same for the weights before they were
-    rounded to float16.
+    Over 1, 4, 10 and 20 steps (of a distilled model its own) × 8 seeds: the largest difference to
+    Python with the page's weights, in gray levels; pixels off by more than a quarter; and the same
+    for the weights before they were rounded to float16.
     """
     seeds = list(range(8))
-    for name in tqdm(SAMPLERS, unit="sampler", leave=False):
+    samplers = [pipeline.usual["sampler"]] if pipeline.walks else SAMPLERS
+    for name in tqdm(samplers, unit="sampler", leave=False):
         off: dict[str, list[np.ndarray]] = {"page": [], "float32": []}
-        for steps in (1, 4, 10, 20):
-            there = drawn(tab, wish(pipeline, seeds, name, steps))
+        for steps in pipeline.walks or (1, 4, 10, 20):
+            there = drawn(tab, wish(pipeline, seeds, sampler=name, steps=steps))
             for which, python in (("page", rounded), ("float32", pipeline)):
                 x = python.sample(seeds, sampler=name, steps=steps).x.permute(0, 2, 3, 1)
                 off[which].append(127.5 * np.abs(there - x.flatten(1).numpy()))
@@ -223,15 +224,20 @@ def rounded_like_the_page(source: str) -> Pipeline:
     return pipeline
 
 
-def save_images(tab: "Page", pipeline: Pipeline, folder: Path, args: argparse.Namespace) -> None:
+def save_images(tab: "Page", pipeline: Pipeline, args: argparse.Namespace) -> None:
     """Samples args.count images in the page, seeds 0, 1, …, and writes them as PNGs."""
     size, channels = pipeline.model.size, pipeline.model.channels
     for first in tqdm(range(0, args.count, BATCH), unit="batch", leave=False):
         seeds = list(range(first, min(first + BATCH, args.count)))
-        x = torch.from_numpy(drawn(tab, wish(pipeline, seeds, args.sampler, args.steps)))
+        x = torch.from_numpy(drawn(tab, wish(pipeline, seeds, **_how(args))))
         x = x.view(-1, size, size, channels).permute(0, 3, 1, 2)
         for seed, image in zip(seeds, x, strict=True):
-            write_atomic(folder / f"{seed:010d}.png", png(sheet(image[None])))
+            write_atomic(args.out / f"{seed:010d}.png", png(sheet(image[None])))
+
+
+def _how(args: argparse.Namespace) -> dict[str, Any]:
+    asked = {"sampler": args.sampler, "steps": args.steps}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -244,8 +250,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--agreement", action="store_true", help="compare images with Python's instead")
     add("--out", "sample images in the browser into this folder instead", type=Path, metavar="DIR")
     add("--count", "how many, with --out", type=int, default=2000)
-    add("--sampler", "for --out", choices=SAMPLERS, default=Settings.sampler, metavar="SAMPLER")
-    add("--steps", "for --out", type=int, default=Settings.steps)
+    add("--sampler", "for --out, if not the usual one", choices=SAMPLERS, metavar="SAMPLER")
+    add("--steps", "for --out, if not the usual ones", type=int)
     return p
 
 
@@ -257,10 +263,11 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError("--rounds and --count must be 1 or more")
     if args.ort and not (args.ort / "ort.wasm.min.js").is_file():
         raise ValueError(f"{args.ort} has no ort.wasm.min.js: npm install onnxruntime-web")
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     pipeline = Pipeline.from_pretrained(args.model)
+    pipeline.times(Settings([0], **pipeline.usual | _how(args)))  # raises if they cannot be
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
         pipeline.save_page(path)
@@ -278,7 +285,7 @@ def _show(browser: "Browser", pipeline: Pipeline, path: Path, args: argparse.Nam
     tab.goto(path.as_uri())
     tab.evaluate("ddpm.engine.ready")
     if args.out:
-        save_images(tab, pipeline, args.out, args)
+        save_images(tab, pipeline, args)
     else:
         rounded = rounded_like_the_page(args.model)
         head = "sampler|largest|> 1/4 level|float32: largest|> 1/4 level|mean"
@@ -301,12 +308,12 @@ def bounds(
     tab.goto(path.as_uri())
     tab.evaluate("ddpm.engine.ready")
     for count, bound in ((1, "60"), (BATCH, "800")):
-        request = wish(pipeline, list(range(count)), Settings.sampler, STEPS)
+        request = wish(pipeline, list(range(count)), steps=STEPS)
         took = tab.evaluate(_TIMED, [request, args.rounds])
         row(f"{count} image{'s' * (count > 1)}, {STEPS} evaluations, ms", took, ".0f", bound)
     sizes = [memory(browser, tab)]
     for _ in range(2):
-        tab.evaluate(_TIMED, [wish(pipeline, [0, 1, 2, 3], Settings.sampler, 1), DRAWS])
+        tab.evaluate(_TIMED, [wish(pipeline, [0, 1, 2, 3], steps=1), DRAWS])
         sizes.append(memory(browser, tab))
     rows.append(
         [
