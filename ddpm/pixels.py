@@ -16,14 +16,18 @@ GAP = 2  # pixels between images, before enlarging
 _COLORS = {"L": 16, "RGB": 128}  # in moving frames: noise in all 256 makes larger files for nothing
 
 # Clean images lie in [-LIMIT, LIMIT]. A gray level is a step of 1 / 127.5, but for those at both
-# ends, where images have most of their pixels: black lies 26 steps below gray level 1, and 250 to
-# 255 lie six steps from each other. A network never hits a value exactly, and there its small
-# errors would show, as grain on a black ground or as white of the wrong shade. Every gray level
-# still comes back exactly.
-_STEPS = torch.tensor([0] + [26] + [1] * 249 + [6] * 5, dtype=torch.float64)
-LIMIT = 1 + 25 / 127.5
-_LEVELS = (_STEPS.cumsum(0) / 127.5 - LIMIT).float()  # the value of each gray level 0..255
-BETWEEN = (_LEVELS[1:] + _LEVELS[:-1]) / 2  # where one gray level ends and the next begins
+# ends, where images have most of their pixels: black lies 12 steps below gray level 1, and 250 to
+# 255 lie 12 steps from each other. A network never hits a value exactly, and there its small
+# errors would show, as grain on a black ground or as white of the wrong shade. What falls between
+# black and level 1 is an error of black; it becomes black. Every gray level still comes back
+# exactly.
+_STEPS = torch.tensor([0] + [12] + [1] * 249 + [12] * 5, dtype=torch.float64)
+LIMIT = _STEPS.sum().item() / 255
+_VALUES = _STEPS.cumsum(0) / 127.5 - LIMIT
+_LEVELS = _VALUES.float()  # the value of each gray level 0..255
+# Where one gray level ends and the next begins: half-way, and for black half a step below level 1.
+_BELOW = torch.cat([torch.ones(1), _STEPS[2:]]) / 2
+BETWEEN = (_VALUES[1:] - _BELOW / 127.5).float()
 
 
 def from_pixels(pixels: Tensor) -> Tensor:
@@ -32,7 +36,7 @@ def from_pixels(pixels: Tensor) -> Tensor:
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """float -> uint8 0..255 on the CPU, any shape: the gray level whose value is nearest."""
+    """float -> uint8 0..255 on the CPU, any shape: the nearest gray level, or black below 1."""
     return torch.bucketize(x.detach().cpu().float(), BETWEEN).to(torch.uint8)
 
 

@@ -16,6 +16,14 @@ def test_pixels_survive_the_way_there_and_back():
     assert torch.equal(to_pixels(torch.tensor([-7.0, 7.0])), torch.tensor([0, 255], dtype=torch.uint8))
 
 
+def test_small_errors_of_black_are_black_and_small_errors_elsewhere_are_small():
+    step = 1 / 127.5
+    black, *others = from_pixels(torch.arange(256)).tolist()
+    assert to_pixels(torch.linspace(-7, others[0] - 0.51 * step, 99)).max() == 0 and others[0] - black > 11 * step
+    for error in (-0.49 * step, 0.49 * step):
+        assert to_pixels(torch.tensor(others) + error).tolist() == list(range(1, 256))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_grid_holds_every_image_in_reading_order_enlarged_without_smoothing(channels):
     x = torch.linspace(-1, 1, 5)[:, None, None, None].expand(5, channels, 4, 4)

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save
 
 from ddpm import Pipeline, UNet, hub
+from ddpm.diffusion import PREDICTIONS, coefficients
 from tests.helpers import DIGITS, TINY, full_disk, tiny_unet
 from train import loop
 from train.__main__ import main
@@ -266,7 +267,8 @@ def test_a_damaged_checkpoint_is_said_to_be_one(run, tmp_path, capsys):
     (["--width", "12"], "multiple of 8"), (["--attention", "13"], "[28, 14, 7]"), (["--mults", "1", "2", "2", "2"], "multiple of 8"),
     (["--attention", "7", "--mults", "0", "1", "1"], "mults"), (["--T", "0"], "1..10000"), (["--size", "8"], "--size is for"),
     (["--data", "nowhere"], "MNIST is not"), (["--dataset", "folder", "--data", "nowhere"], "is not a folder"),
-    (["--ema", "2"], "ema"), (["--drop-label", "-1"], "drop-label"), (["--warmup", "-1"], "warmup"),
+    (["--ema", "2"], "ema"), (["--drop-label", "-1"], "drop-label"), (["--guidance", "nan"], "guidance"),
+    (["--guidance", "0.3", "--drop-label", "0"], "guidance"), (["--guidance", "0.3", "--drop-label", "1"], "guidance"), (["--warmup", "-1"], "warmup"),
     (["--weight-decay", "-1"], "weight-decay"), (["--seed", "-1"], "seed"), (["--batch-size", "100000"], "batch-size"),
 ])
 def test_bad_options_cost_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, options, words):
@@ -333,6 +335,30 @@ def test_labels_are_dropped_for_each_sample_by_itself():
     trainer = loop.Trainer(tiny_unet(size=28, mults=(1, 1)), digits(recipe), recipe)
     dropped = (trainer.batch[1] == 10).float().mean().item()
     assert 0.15 < dropped < 0.35
+
+
+@pytest.mark.parametrize("prediction", ["v", "x0"])
+def test_learned_guidance_moves_x0_in_the_same_x_t_towards_the_label(prediction):
+    torch.manual_seed(0)
+    model, recipe, w = tiny_unet(size=28, mults=(1, 1), prediction=prediction), loop.Recipe(64, drop_label=0.3), 0.4
+    torch.nn.init.normal_(model.conv_out.weight)  # at first it is zero, whatever the label
+    plain = digits(recipe)
+    x0, y, t, eps = plain(torch.Generator().manual_seed(1), slice(None))
+    moved_x0, moved_y, moved_t, moved_eps = loop.guided(plain, model, w)(torch.Generator().manual_seed(1), slice(None))
+    assert torch.equal(moved_y, y) and torch.equal(moved_t, t)
+    alpha, sigma = coefficients(model.schedule, t)
+    x_t = alpha * x0 + sigma * eps
+    torch.testing.assert_close(alpha * moved_x0 + sigma * moved_eps, x_t, rtol=1e-4, atol=1e-4)
+    none = y == 10
+    assert 0 < none.sum() < 64 and torch.equal(moved_x0[none], x0[none]) and torch.equal(moved_eps[none], eps[none])
+
+    def predicted(labels):
+        return PREDICTIONS[prediction].x0(model(x_t, t, labels), x_t, alpha, sigma)
+
+    with torch.no_grad():
+        towards = predicted(y) - predicted(torch.full_like(y, 10))
+    assert towards[~none].abs().amax() > 1e-3
+    torch.testing.assert_close(moved_x0 - x0, w / (1 + w) * towards, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("count", "T"), [(512, 1000), (7, 1000), (64, 3), (1, 10), (1000, 1000), (10_000, 7)])

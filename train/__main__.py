@@ -27,7 +27,14 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_data(p.add_argument_group("what and where"))
     add_budget(p.add_argument_group("how long (10 minutes on a GPU, 60 on a CPU, if left out)"))
-    add_recipe(p.add_argument_group("how"))
+    add_recipe(how := p.add_argument_group("how"))
+    add_option(
+        how,
+        "--guidance",
+        "classifier-free guidance to learn: each evaluation then does what takes two otherwise",
+        type=float,
+        default=0.0,
+    )
     _add_network(p.add_argument_group("network and process"))
     add_running(p.add_argument_group("running"))
     return p

@@ -19,11 +19,12 @@ from tqdm import tqdm
 from ddpm import Schedule, UNet, hub
 from ddpm.files import write_atomic
 from ddpm.pixels import png
+from ddpm.settings import GUIDANCE
 from ddpm.unet import MAX_ATTENTION
 
 from .checkpoint import Header, alone, load_checkpoint, save_checkpoint
 from .data import DATASETS, Data
-from .loop import Budget, Recipe, Record, Trainer, from_data, stopwatch, train
+from .loop import Budget, Recipe, Record, Trainer, from_data, guided, stopwatch, train
 from .processes import first_then_others, is_first, join_processes
 from .publish import artefact, card, export, push
 
@@ -42,11 +43,14 @@ def run(args: argparse.Namespace, command: str) -> int:
         if args.push and is_first():
             push.check(args.push)
         data = DATASETS[args.dataset].training(args.data, args.size)
+    _check_guidance(args, data)
 
     torch.manual_seed(args.seed)
     model = build(args, data)
     before = _start_from(args.init, model) if args.init and not args.resume else artefact.NO_HISTORY
     sample = from_data(data.to(device), recipe, model.schedule.T)
+    if args.guidance:
+        sample = guided(sample, model.to(device), args.guidance)
     trainer = Trainer(model.to(device), sample, recipe, compile=args.compile)
     return complete(args, trainer, artefact.of_data(data, args), budget, command, before)
 
@@ -94,6 +98,16 @@ def complete(
             watcher.pusher.finish()
             _push(args)
     return 0
+
+
+def _check_guidance(args: argparse.Namespace, data: Data) -> None:
+    """Raises ValueError for guidance that cannot be learned."""
+    GUIDANCE.check("guidance", args.guidance)
+    if args.guidance and not (data.classes and 0 < args.drop_label < 1):
+        raise ValueError(
+            "guidance compares samples with a label and without: it needs classes and a "
+            "--drop-label between 0 and 1"
+        )
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:

@@ -16,7 +16,17 @@ from safetensors.torch import save
 from ..files import check_writable
 from ..hub import ARCHITECTURE
 from ..pipeline import DISTILLED, GOLDEN, Pipeline
-from ..pixels import FIRST_MS, FRAME_MS, GAP, GIF_WIDTH, LAST_MS, LIMIT, WAY_MS, from_pixels
+from ..pixels import (
+    BETWEEN,
+    FIRST_MS,
+    FRAME_MS,
+    GAP,
+    GIF_WIDTH,
+    LAST_MS,
+    LIMIT,
+    WAY_MS,
+    from_pixels,
+)
 from ..player import PAD, SCRIPT
 from ..samplers import SAMPLERS
 from ..schedule import Schedule
@@ -147,6 +157,7 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
         "guidance": GUIDANCE.high,
         "limit": LIMIT,
         "levels": from_pixels(torch.arange(256)).tolist(),
+        "between": BETWEEN.tolist(),
         "golden": GOLDEN,
         "max_seed": MAX_SEED,
         "gap": GAP,

@@ -11,7 +11,6 @@
 const MIXED = 0.6;
 const stopped = new Set();
 let facts,
-  between,
   kernels,
   logSnr,
   walks,
@@ -42,8 +41,6 @@ const JOBS = {
      WebAssembly. */
   async open({ facts: said, data, kernels: codes }) {
     facts = said;
-    const { levels } = facts; // what lies half-way between two of them, in float32 as in Python
-    between = levels.slice(1).map((each, k) => Math.fround(Math.fround(each + levels[k]) / 2));
     const understood = codes.split(" ").map(bytesOf).find((code) => WebAssembly.validate(code));
     if (!understood) throw Error("this browser has no WebAssembly SIMD: take a newer one");
     kernels = new WebAssembly.Module(understood);
@@ -168,14 +165,14 @@ function startingAt(time) {
   throw Error(`no walk from t = ${time} is in this page`);
 }
 
-/* Values as gray levels 0..255, the nearest one, as pixels.to_pixels does. */
+/* Values as gray levels 0..255, as pixels.to_pixels does. */
 const pixels = (image) => Uint8Array.from(image, level);
 
 function level(value) {
-  let [low, high] = [0, between.length]; // the answer is in low..high
+  let [low, high] = [0, facts.between.length]; // the answer is in low..high
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (between[middle] < value) low = middle + 1;
+    if (facts.between[middle] < value) low = middle + 1;
     else high = middle;
   }
   return low;
