@@ -5,12 +5,14 @@ how much signal and how much noise an image holds at time t (`Schedule.__call__`
 and at which times a sampler evaluates the network (`Schedule.times`).
 """
 
+import json
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -119,6 +121,31 @@ def karras(
     return [*times, 0.0]
 
 
+class LearnedWalk(NamedTuple):
+    """A walk that `python -m train.walks` learned.
+
+    times: of the evaluations, as falling shares of T. reach: of each step but the first, how far it
+    extrapolates (`ddpm.samplers.learned`).
+    """
+
+    times: list[float]
+    reach: list[float]
+
+
+LEARNED_FILE = Path(__file__).parent / "learned.json"  # what `python -m train.walks` wrote
+LEARNED = {
+    len(walk["times"]): LearnedWalk(**walk)
+    for walk in json.loads(LEARNED_FILE.read_text(encoding="utf-8"))["walks"]
+}
+
+
+def learned(schedule: "Schedule", steps: int) -> list[float]:
+    """The times of a learned walk if there is one of so many steps, else those of `uniform`."""
+    if steps not in LEARNED:
+        return uniform(schedule, steps)
+    return [schedule.T * share for share in LEARNED[steps].times] + [0.0]
+
+
 _SIGMAS = Bounds(1e-4, 1e5)
 GRIDS: dict[str, Grid] = {
     "power": Grid(power, {"rho": Bounds(0.1, 3)}),
@@ -126,6 +153,7 @@ GRIDS: dict[str, Grid] = {
     "leading": Grid(leading, {}),
     "linspace": Grid(linspace, {}),
     "karras": Grid(karras, {"rho": Bounds(0.1, 100), "sigma_min": _SIGMAS, "sigma_max": _SIGMAS}),
+    "learned": Grid(learned, {}),
 }
 
 
