@@ -35,7 +35,13 @@ from .walks import walk
 
 PAGE_BYTES = 3_000_000  # that can be mailed, and opened on a phone
 STEPS = (*range(1, 21), 25, 30, 40, 50)  # the walks that are in a page
-TIMES = {  # and the width of a GIF
+FIXED = {  # what is the same in every page
+    "limit": LIMIT,
+    "levels": from_pixels(torch.arange(256)).tolist(),
+    "between": BETWEEN.tolist(),
+    "golden": GOLDEN,
+    "max_seed": MAX_SEED,
+    "gap": GAP,
     "gif_width": GIF_WIDTH,
     "first_ms": FIRST_MS,
     "frame_ms": FRAME_MS,
@@ -155,13 +161,7 @@ def opening(pipeline: Pipeline) -> dict[str, Any]:
         "sampler": Settings.sampler,
         "distilled": DISTILLED,
         "guidance": GUIDANCE.high,
-        "limit": LIMIT,
-        "levels": from_pixels(torch.arange(256)).tolist(),
-        "between": BETWEEN.tolist(),
-        "golden": GOLDEN,
-        "max_seed": MAX_SEED,
-        "gap": GAP,
-        **TIMES,
+        **FIXED,
     }
     data = gzip.compress(numbers.astype("<f4").tobytes() + weights, mtime=0)
     return {
