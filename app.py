@@ -39,10 +39,21 @@ from starlette.middleware import Middleware
 
 from ddpm import GRIDS, SAMPLERS, browser, player
 from ddpm.demo import about, answers, requests
+from ddpm.demo import nearest as training
 from ddpm.demo.http import Front
 from ddpm.demo.requests import BEST, Request
 from ddpm.demo.serving import DEFAULT, Serving, Weights, on_fastest_device, pipeline
-from ddpm.demo.tasks import Compare, Denoise, Film, Forward, Generate, Ladder, References, Task
+from ddpm.demo.tasks import (
+    Compare,
+    Denoise,
+    Film,
+    Forward,
+    Generate,
+    Ladder,
+    References,
+    Task,
+    as_images,
+)
 from ddpm.demo.turns import MOST, Turns
 from ddpm.engine.cpus import use_all
 from ddpm.hub import ANY, BUILT_IN, NONE, one_line
@@ -60,7 +71,7 @@ PLAYER_FILES, PAGE_FILES = Path(player.__file__).parent, Path(requests.__file__)
 SCRIPTS = {
     PLAYER_FILES: ("player.js", "pad.js"),
     browser.FILES: browser.PARTS,
-    PAGE_FILES: ("steps.js", "save.js", "page.js"),
+    PAGE_FILES: ("steps.js", "save.js", "near.js", "page.js"),
 }
 MOST_BYTES = 16_000_000  # of a model that a visitor's browser is asked to take
 ASKED = Request()  # what the form starts with, but for the seed
@@ -262,7 +273,26 @@ def denoise(
     return _answer(_last(*_denoising(picture, t, seed, label, sampler, steps)), film)
 
 
-PUBLIC = (generate, compare, ladder, forward, denoise)
+def nearest(picture: str = "5") -> tuple[dict[str, Any], FileData]:
+    """Finds the training images that are nearest to a picture: is it a copy?
+
+    Args:
+        picture: 0 to 9 for a digit that comes with the app, or a small PNG as base64.
+
+    Returns:
+        the distances, what is usual for real test images, and what that means
+        the three nearest training images as a PNG, a little blurred
+    """
+    weights, _ = _model()
+    with _refusing():
+        png = requests.picture(picture)
+        if (index := _index(weights)) is None:
+            raise ValueError("there is no index of the images that this model was trained on")
+        told, found = training.told(index, as_images(pipeline(weights), png))
+    return told, _file(answers.row(found), "nearest.png")
+
+
+PUBLIC = (generate, compare, ladder, forward, denoise, nearest)
 
 
 def _serve(page: gr.Blocks) -> None:
@@ -665,6 +695,17 @@ def try_again() -> Shown:
     return _weights_in_use()
 
 
+def _index_path(weights: Weights) -> Path:
+    return training.path_of(pipeline(weights), weights.source, serving.built_in)
+
+
+@lru_cache(2)
+def _index(weights: Weights) -> training.Index | None:
+    """The index of the training images, if there is one for these weights."""
+    path = _index_path(weights)
+    return training.load(path) if path.is_file() else None
+
+
 # --- The engine in the visitor's browser ----------------------------------------------------------
 
 
@@ -675,7 +716,8 @@ def _opening(weights: Weights) -> tuple[bytes, str]:
     if len(given["data"]) > MOST_BYTES:
         size, most = len(given["data"]) / 1e6, MOST_BYTES / 1e6
         given = {"refused": f"the model is too large for a browser: {size:.0f} of {most:.0f} MB"}
-    body = json.dumps(given | {"worker": "\n".join(browser.SCRIPTS)}).encode()
+    given |= {"worker": "\n".join(browser.SCRIPTS), "index": _index_path(weights).is_file()}
+    body = json.dumps(given).encode()
     return body, f'"{hashlib.sha256(body).hexdigest()}"'
 
 
@@ -941,6 +983,7 @@ def _generate_tab(page: gr.Blocks) -> tuple[_Form, gr.Accordion]:
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             film = _film("film", example | {"loop": True}, "menu")
+            gr.HTML("<ddpm-near></ddpm-near>", elem_id="near")
         with gr.Column(scale=1, min_width=280, elem_id="form"):
             form, others = _form()
             with gr.Row():

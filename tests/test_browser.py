@@ -15,7 +15,9 @@ from PIL import Image
 from ddpm import Pipeline
 from ddpm.browser import START_STEPS
 from ddpm.browser import page as one_file
+from ddpm.demo import nearest as training
 from ddpm.demo import requests
+from ddpm.hub import BUILT_IN
 from ddpm.pixels import durations, from_picture, to_pixels
 from ddpm.settings import Settings, Start
 from tests.helpers import IN_BROWSER, SCREENSHOTS, distance, rounded
@@ -357,6 +359,9 @@ def test_other_weights_reach_the_browser(visit, serving, run):
     ours = rounded(Pipeline.from_pretrained(str(run))).sample(seeds=range(11, 15), steps=6).sheet(scale=1)
     visitor.wait(lambda film: film["at"] == film["last"] and distance(visitor.picture(), ours) <= 1)
     assert visitor.says().startswith("Drawn in your browser: ")
+    visitor.page.locator("#film .cells button").first.click()
+    visitor.wait(lambda film: film["alone"] == 0)
+    assert not visitor.page.locator("ddpm-near").is_visible(), "nobody made an index of its training images"
 
 
 def test_the_engine_is_fetched_once(page):
@@ -367,7 +372,7 @@ def test_the_engine_is_fetched_once(page):
     address = page.local_url + "engine.json"
     with urllib.request.urlopen(address) as answer:
         given, tag = json.load(answer), answer.headers["ETag"]
-    assert set(given) == {"facts", "data", "kernels", "worker"} and answer.headers["Cache-Control"] == "no-cache"
+    assert set(given) == {"facts", "data", "kernels", "worker", "index"} and answer.headers["Cache-Control"] == "no-cache"
     with pytest.raises(urllib.error.HTTPError, match="304"):
         urllib.request.urlopen(urllib.request.Request(address, headers={"If-None-Match": tag}))
     with urllib.request.urlopen(page.local_url + "page.html") as answer:
@@ -496,6 +501,27 @@ def test_one_image_is_singled_out_by_a_click_and_its_seed_becomes_the_seed(visit
         assert name == "digit-13.png" and distance(picture, alone) <= 1
     page.locator("#film .cells button").click()
     visitor.wait(lambda film: film["alone"] is None and seed_of(page) == "11")  # all again: their seed too
+
+
+def test_an_image_that_is_singled_out_shows_its_nearest_training_images(visit, halves):
+    visitor = visit(QUICK)
+    page = visitor.page
+    visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"] and film["at"] == film["last"])
+    near = page.locator("ddpm-near")
+    assert not near.is_visible()
+    page.locator("#film .cells button").nth(2).click()
+    near.locator("img").wait_for()
+    told, _ = training.told(training.load(BUILT_IN / "mnist" / training.FILE), halves.sample(seeds=[13], steps=6).x)
+    assert near.locator("p").inner_text() == told["words"]
+    assert near.locator("span").all_inner_texts() == [f"{distance:.1f}" for distance in told["distances"]]
+    assert near.locator("img").evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])") == [4 * 96, 4 * 28]
+    assert not violations(page)
+    page.locator("#film .cells button").click()
+    near.wait_for(state="hidden")
+    page.get_by_label("Images").first.click()
+    page.get_by_role("option", name="1", exact=True).click()
+    near.get_by_role("button", name="Did it copy?").click()  # one image: there is nothing to single out
+    near.locator("img").wait_for()
 
 
 def test_one_image_is_singled_out_by_keys(visit):

@@ -28,8 +28,10 @@ CALLS = {
     "ladder": [{}, {"label": "none", "count": 4, "seed": 2, "sampler": "dpm++2m", "film": True}, {"measure": True}],
     "forward": [{}, {"picture": "3", "seed": 9, "film": True}],
     "denoise": [{}, {"picture": "8", "t": 300, "seed": 4, "label": "8", "sampler": "ddim", "steps": 10, "film": True}],
+    "nearest": [{}, {"picture": "3"}],
 }
-EVERY = [(name, asked) for name in NAMES for asked in CALLS[name]]
+FILMS = [name for name in NAMES if name != "nearest"]
+EVERY = [(name, asked) for name in FILMS for asked in CALLS[name]]
 IDS = [f"{name}-{len(asked)}" for name, asked in EVERY]
 
 
@@ -167,6 +169,14 @@ async def session(page):
         yield found
 
 
+@pytest.mark.parametrize("asked", CALLS["nearest"])
+def test_the_nearest_training_images_are_found(client, asked):
+    told, sheet = client.predict(**asked, api_name="/nearest")
+    assert told["training_images"] == 60_000 and told["distances"] == sorted(told["distances"]) and len(told["distances"]) == 3
+    assert told["copy_below"] < told["usual"][0] < told["distances"][0] and f"is {told['distances'][0]:.1f} away" in told["words"]
+    assert Image.open(sheet).size == (4 * (3 * 28 + 2 * 6), 4 * 28)
+
+
 needs_mcp = pytest.mark.skipif(not importlib.util.find_spec("mcp"), reason="the extra gradio[mcp] is not installed")
 
 
@@ -199,6 +209,16 @@ def test_every_tool_answers_with_facts_and_pictures(page, name, asked):
     assert (film.text == "None") == (not asked.get("film")) and len(images) == (name == "generate")
     texts = sum(len(part.text) for part in answer.content[:-1] if part.type == "text")
     assert texts < 10_000  # of words, a language model reads
+
+
+@needs_mcp
+def test_the_tool_for_the_nearest_training_images_answers(page):
+    async def ask():
+        async with session(page) as mcp:
+            return await mcp.call_tool("nearest", {"picture": "3"})
+
+    told, sheet, *_ = asyncio.run(ask()).content
+    assert "The nearest of 60,000 training images" in told.text and picture(sheet).height == 4 * 28
 
 
 def picture(content):

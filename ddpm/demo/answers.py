@@ -3,8 +3,10 @@
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from ..pixels import GAP, gif, png
+from ..pixels import sheet as as_sheet
 from ..player import beside, picture, pictures
 from .tasks import Film
 
@@ -51,6 +53,11 @@ def card(film: Film) -> bytes:
     both = beside([first, last])
     scale = max(1, round(CARD_WIDTH / both.width))
     return png(both.resize((both.width * scale, both.height * scale), Image.Resampling.NEAREST))
+
+
+def row(images: Tensor) -> bytes:
+    """Images N×C×H×W in [-1, 1], side by side as a PNG."""
+    return png(_enlarged(beside([as_sheet(image[None]) for image in images])))
 
 
 def animation(film: Film, view: str = "x") -> bytes:

@@ -6,6 +6,7 @@ window.page = {
   studio: null, // what draws here; null: nothing does, and `why` says so
   why: "this browser is not ready yet",
   films: 0,
+  index: false, // of the training images: whether the server has one
   tools: [],
 
   // --- The engine ---
@@ -13,7 +14,8 @@ window.page = {
   async open() {
     try {
       const answer = await fetch(this.address("engine.json"));
-      const { worker, refused, ...opening } = await answer.json();
+      const { worker, refused, index, ...opening } = await answer.json();
+      this.index = index;
       if (refused) throw Error(refused);
       const engine = new Engine(worker, opening);
       await engine.ready;
@@ -91,6 +93,7 @@ window.page = {
     if (!film) return;
     if (!play) player.show({ ...film, live: true });
     const { frames, count } = film.walks[0], ms = Math.round(performance.now() - start);
+    this.seen();
     this.say(`Drawn in your browser: ${count} image${count > 1 ? "s" : ""}, ${frames.at(-1).nfe} evaluations${count > 1 ? " each" : ""}, ${ms} ms.`);
   },
 
@@ -112,7 +115,18 @@ window.page = {
     this.asked = null;
   },
 
-  told() { this.asked = null; },
+  told() {
+    this.asked = null;
+    this.seen();
+  },
+
+  // If one image alone is seen, its nearest training images can be too. singled: show them at once.
+  seen(singled = false) {
+    const player = this.player("film"), near = document.querySelector("ddpm-near");
+    const one = player.alone !== null || player.walks[0]?.count === 1;
+    near.offer(this.index && one && player.done ? () => player.still() : null);
+    if (singled && near.image) near.ask();
+  },
 
   // A button says stop, or the server failed.
   halt(film) {
@@ -233,6 +247,7 @@ window.page = {
   },
 };
 page.opened = page.open();
+document.addEventListener("pick", () => page.seen(true));
 document.addEventListener("click", (event) => {
   if (event.target.closest("[role=tab]")) setTimeout(() => page.leave(), 50);
 });

@@ -241,6 +241,9 @@
       }, "image/png");
     }
 
+    /* What is drawn in the end, of all images or the one singled out, on a canvas. */
+    still() { return this.#still(this.last, ["x"]); }
+
     /* Every moment as it is shown, on a canvas. */
     moments() {
       return Promise.all(Array.from({ length: this.last + 1 }, (_, at) => this.#still(at, this.#views)));
