@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +66,9 @@ UNHEARD = 20
 CARD = (
     "Watch a small neural network turn random noise into images, step by step, and draw your own."
 )
+WRONG = "The link asks for what cannot be, and is followed without it: {wrong}."
+# Under the picture in a page of someone else's.
+OURS = '<a href="." target="_blank">Draw your own</a>'
 GONE = "nobody fetched the result in time: it is not kept"
 PLAYER_FILES, PAGE_FILES = Path(player.__file__).parent, Path(requests.__file__).parent
 SCRIPTS = {
@@ -552,7 +555,7 @@ def restore(query: str) -> tuple[Any, ...]:
         return *[gr.skip()] * len(asdict(usual)), False
     found, wrong = _from_link(usual, asked)
     if wrong:
-        gr.Warning(f"The link asks for what cannot be, and is followed without it: {wrong}.")
+        gr.Warning(WRONG.format(wrong=wrong))
     return *asdict(found).values(), query.startswith("?")
 
 
@@ -576,6 +579,51 @@ def _from_link(usual: Request, asked: dict[str, str]) -> tuple[Request, str]:
         except ValueError as error:
             wrong.append(str(error) if str(error).startswith(key) else f"{key}: {error}")
     return usual, "; ".join(wrong)
+
+
+def _linked(task: Callable[..., Any]) -> dict[str, Any]:
+    """What a link to Compare or Steps can hold: a name there for each usual value."""
+    said = {"label": "digit", "count": "images"}
+    return {
+        said.get(name, name): argument.default
+        for name, argument in signature(task).parameters.items()
+        if name not in ("measure", "film")
+    }
+
+
+def restore_form(task: Callable[..., Any], query: str) -> list[Any]:
+    """The settings of a link to Compare or Steps for its widgets, as `restore`."""
+    asked = dict(parse_qsl(query.removeprefix("?")[:1000], keep_blank_values=True))
+    usual, wrong, names = _linked(task), [], _model()[1]
+    if not asked:
+        return [gr.skip()] * len(usual)
+    for key in usual.keys() & asked.keys():
+        try:
+            try:
+                changed = usual | {key: type(usual[key])(asked[key])}
+            except ValueError:
+                raise ValueError(f"{key} must be a number") from None
+            requests.one_of("digit", changed["digit"], (ANY, *names))
+            _checked(task, list(changed.values()))
+            usual = changed
+        except ValueError as error:
+            wrong.append(str(error) if str(error).startswith(key) else f"{key}: {error}")
+    if wrong:
+        gr.Warning(WRONG.format(wrong="; ".join(sorted(wrong))))
+    return list(usual.values())
+
+
+def _checked(task: Callable[..., Any], values: list[Any]) -> None:
+    """Raises ValueError if Compare or Steps cannot be asked for that."""
+    names, said = _model()[1], _said()
+    if task is compare:
+        asked = dict(zip(("label", "count", "seed", "guidance"), values, strict=False))
+        ways = list(zip(values[4::2], values[5::2], strict=True))
+        requests.rivals(names, ways, said, **asked)
+    else:
+        requests.ladder(
+            names, said, **dict(zip(("label", "count", "seed", "sampler"), values, strict=True))
+        )
 
 
 def _picked(event: gr.EventData) -> Any:
@@ -805,11 +853,10 @@ def build() -> gr.Blocks:
         why = serving.problem or "still loading"
         print(f"{serving.source}: {why}. The built-in weights draw instead.", flush=True)
     what = "handwritten digits" if _draws_digits() else "images"
-    name = _title()
-    page = gr.Blocks(title=name, analytics_enabled=False, delete_cache=(600, 3600))
+    page = gr.Blocks(title=_title(), analytics_enabled=False, delete_cache=(600, 3600))
     with page:
         gr.Markdown(
-            f"# {name}\nA small neural network turns random noise into {what}, step by step. The "
+            f"# {_title()}\nA small neural network turns random noise into {what}, step by step. The "
             "same seed always gives the same picture. Or *draw* one yourself.",
             elem_classes="masthead",
         )
@@ -823,10 +870,11 @@ def build() -> gr.Blocks:
             with gr.Tab(name):
                 gr.Markdown(words)
                 _tool(name.lower())
-        label_of_compare, compare, no_compare = _tab_of_choice("Compare", _compare_tab)
-        label_of_ladder, ladder, no_ladder = _tab_of_choice("Steps", _ladder_tab)
+        label_of_compare, compare, no_compare = _tab_of_choice("Compare", _compare_tab, page)
+        label_of_ladder, ladder, no_ladder = _tab_of_choice("Steps", _ladder_tab, page)
         with gr.Tab("Weights"):
             line, command, python = _weights_tab()
+        gr.HTML(OURS, elem_classes="embed-only")
         labels = (form.label, label_of_compare, label_of_ladder, hint)
         choices = (form.steps, form.sampler, form.guidance, others, compare, ladder)
         shown = Shown(
@@ -1026,7 +1074,7 @@ def _wire_form(page: gr.Blocks, form: _Form, go: gr.Button) -> None:
 
 
 def _tab_of_choice(
-    name: str, fill: Callable[[gr.Tab], gr.Dropdown]
+    name: str, fill: Callable[[gr.Blocks, gr.Tab], gr.Dropdown], page: gr.Blocks
 ) -> tuple[gr.Dropdown, gr.Column, gr.Markdown]:
     """A tab that makes no sense for a distilled model.
 
@@ -1037,11 +1085,11 @@ def _tab_of_choice(
     with gr.Tab(name) as tab:
         instead = gr.Markdown(NO_CHOICE, visible=not free)
         with gr.Column(visible=free) as content:
-            label = fill(tab)
+            label = fill(page, tab)
     return label, content, instead
 
 
-def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
+def _compare_tab(page: gr.Blocks, tab: gr.Tab) -> gr.Dropdown:
     """The same noise through several samplers; returns the widget that lists the classes."""
     gr.Markdown(
         "The same noise through two to four samplers, side by side and in step. When all have "
@@ -1060,12 +1108,14 @@ def _compare_tab(tab: gr.Tab) -> gr.Dropdown:
                 names = [*([NONE] if k > 2 else []), *SAMPLERS]
                 rivals.append(gr.Dropdown(names, value=name, label=f"Sampler {k}"))
                 rivals.append(_steps(steps, f"Steps {k}"))
-    _wire(go, stop, compare_film, [label, count, seed, guidance, *rivals], film)
+    asked = [label, count, seed, guidance, *rivals]
+    _wire(go, stop, compare_film, asked, film)
+    _link(page, "compare", compare, asked, go)
     _open_with(tab, film, go)
     return label
 
 
-def _ladder_tab(tab: gr.Tab) -> gr.Dropdown:
+def _ladder_tab(page: gr.Blocks, tab: gr.Tab) -> gr.Dropdown:
     """One seed in ever more steps; returns the widget that lists the classes."""
     gr.Markdown(
         "The same seed in 1, 2, 5, … 100 steps: what more steps improve. The chart shows how far "
@@ -1076,7 +1126,9 @@ def _ladder_tab(tab: gr.Tab) -> gr.Dropdown:
     film = _film("steps-film", None, "joined")
     with gr.Row():
         label, count, seed, sampler = _label(), _few(requests.FEW[0]), _seed(), _sampler()
-    _wire(go, stop, ladder_film, [label, count, seed, sampler], film)
+    asked = [label, count, seed, sampler]
+    _wire(go, stop, ladder_film, asked, film)
+    _link(page, "steps", ladder, asked, go)
     _open_with(tab, film, go)
     return label
 
@@ -1101,7 +1153,7 @@ def _draw_tab() -> gr.Dropdown:
 
 def _tool(name: str, **props: Any) -> gr.HTML:
     """A tool of ddpm/browser that draws in the visitor's browser."""
-    template = f"<ddpm-{name}></ddpm-{name}>"
+    template = f"<ddpm-{name}></ddpm-{name}><ddpm-link></ddpm-link>"
     return gr.HTML(html_template=template, js_on_load=TOOL, elem_id=name, **props)
 
 
@@ -1139,6 +1191,26 @@ def _wire(
     stop.click(None, None, None, js=halt, queue=False, **QUIET)
     stop.click(None, cancels=[run], api_visibility="private")
     return run
+
+
+def _link(
+    page: gr.Blocks, tab: str, task: Callable[..., Any], asked: list[Any], go: gr.Button
+) -> None:
+    """Puts what a tab was asked for into the address, and restores it from there."""
+    here: dict[str, Any] = {"queue": False, **QUIET}
+    names = json.dumps(list(_linked(task)))
+    go.click(None, asked, None, js=f"(...values) => page.ran('{tab}', {names}, values)", **here)
+    query = gr.Textbox(visible=False)
+    restored = page.load(
+        partial(restore_form, task),
+        query,
+        asked,
+        js=f"() => page.queryOf('{tab}')",
+        concurrency_limit=None,
+        **QUIET,
+    )
+    restored.then(None, None, None, js=f"() => page.arrive('{tab}')", **here)
+    gr.HTML("<ddpm-link></ddpm-link>")
 
 
 def _open_with(tab: gr.Tab, film: gr.HTML, go: gr.Button) -> None:

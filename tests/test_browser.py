@@ -852,3 +852,138 @@ def test_a_notebook_plays_it_in_its_frame(visit, images):
     frame.wait_for_function(f"({PLAYER})()[1] === 8")
     assert frame.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert frame.evaluate("document.documentElement.scrollHeight <= innerHeight"), "the frame is too low"
+
+
+# --- Links ------------------------------------------------------------------------------------------------------
+
+
+def linked(visitor, tab):
+    """The address, once it has the settings of the tab that is seen."""
+    visitor.page.wait_for_function("tab => location.search.includes(`tab=${tab}&`) && page.tab === tab", arg=tab)
+    visitor.page.wait_for_timeout(800)
+    visitor.page.wait_for_function("!document.querySelector(`ddpm-${page.tab}`)?.busy", timeout=90_000)
+    return "?" + urlsplit(visitor.page.url).query
+
+
+def followed(visit, query, tool):
+    """Somebody else follows a link to a tool: what is seen there."""
+    other = visit(query)
+    for _ in range(2):  # what is restored last may just begin
+        other.page.wait_for_function("tool => tool?.seen > 0 && !tool.asked && !tool.busy", arg=other.page.locator(f"ddpm-{tool}").element_handle(), timeout=90_000)
+        other.page.wait_for_timeout(400)
+    return other, other.page.locator(f"ddpm-{tool}")
+
+
+def shown(tool, *selectors):
+    return [each.evaluate(PIXELS) for selector in selectors for each in tool.locator(selector).all()]
+
+
+def test_a_link_restores_a_drawing(visit):
+    visitor = visit()
+    page, tool = visitor.page, visitor.tool("draw")
+    tool.get_by_role("button", name="Clear").click()
+    stroke(page, tool.locator(".paper"), (0.2, 0.3), (0.8, 0.4), (0.4, 0.9))
+    page.mouse.up()
+    tool.get_by_role("button", name="Other noise").click()
+    visitor.again(lambda: tool.locator(".t").fill("15"))
+    visitor.again(lambda: tool.locator(".chips label", has_text="7").click())
+    query = linked(visitor, "draw")
+    assert {"t": ["400"], "seed": ["1"], "digit": ["7"]}.items() <= parse_qs(query[1:]).items() and len(query) < 1200
+    _, theirs = followed(visit, query, "draw")
+    assert shown(theirs, ".paper", ".noisy", ".back") == shown(tool, ".paper", ".noisy", ".back")
+
+
+def test_a_link_restores_a_hand_a_way_and_what_was_rubbed_out(visit):
+    visitor = visit()
+    tool = visitor.tool("hand")
+    visitor.again(lambda: tool.locator(".seed").fill("99"))
+    tool.locator(".number").fill("31-12")
+    query = linked(visitor, "hand")
+    assert parse_qs(query[1:]) == {"tab": ["hand"], "seed": ["99"], "number": ["31-12"]}
+    _, theirs = followed(visit, query, "hand")
+    assert theirs.locator(".number").input_value() == "31-12" and shown(theirs, ".ten canvas", ".line canvas") == shown(tool, ".ten canvas", ".line canvas")
+    tool = visitor.tool("morph")
+    tool.get_by_role("button", name=re.compile("a 1$")).click()
+    visitor.again(lambda: tool.get_by_role("button", name=re.compile("a 6$")).click())
+    visitor.again(lambda: tool.locator(".share").fill("9"))
+    query = linked(visitor, "morph")
+    _, theirs = followed(visit, query, "morph")
+    assert shown(theirs, ".middle canvas") == shown(tool, ".middle canvas")
+    tool = visitor.tool("mend")
+    visitor.again(lambda: tool.get_by_role("button", name="Start again").click())
+    visitor.again(lambda: stroke(visitor.page, tool.locator(".paper"), (0.1, 0.8), (0.9, 0.8)))
+    visitor.page.mouse.up()
+    visitor.again(lambda: tool.get_by_role("button", name="Four other ways").click())
+    query = linked(visitor, "mend")
+    _, theirs = followed(visit, query, "mend")
+    assert shown(theirs, ".four canvas") == shown(tool, ".four canvas")
+
+
+@pytest.mark.parametrize(("query", "film", "titles"), [
+    ("?tab=compare&images=1&seed=5&sampler_1=heun&steps_1=2&sampler_3=none&steps_2=3", "compare-film", ["heun · 2 steps", "ddim · 3 steps"]),
+    ("?tab=steps&images=1&seed=8&digit=7&sampler=ddim", "steps-film", ["1 step", "2 steps", "5 steps", "10 steps", "20 steps", "50 steps", "100 steps"]),
+])
+def test_a_link_restores_what_was_compared(visit, query, film, titles):
+    visitor = visit(query)
+    found = visitor.wait(lambda film: film["done"], film)
+    assert found["titles"] == titles and found["seeds"] == [int(parse_qs(query)["seed"][0])]
+    visitor.page.click("#compare" if film == "compare-film" else "#climb")
+    again = parse_qs(linked(visitor, query[5:].split("&")[0])[1:])
+    assert parse_qs(query[1:]).items() <= again.items()
+
+
+@pytest.mark.parametrize(("query", "words"), [
+    ("?tab=hand&seed=many&number=12", "seed: not a whole number in 0..4294967295"), ("?tab=draw&picture=%3Cimg%3E&t=600", "picture: not a whole drawing"),
+    ("?tab=draw&t=1e9&digit=ten&seed=3", "t: not one of the times"), ("?tab=mend&left=AAAA&seed=5", "left: not a whole drawing"), ("?tab=morph&first=77&second=2", "first: not a whole number in 0..9"),
+])
+def test_a_bad_value_of_a_link_falls_back_alone_and_is_named(visit, query, words):
+    tool = query[5:].split("&")[0]
+    _, theirs = followed(visit, query, tool)
+    assert f"The link asks for what cannot be, and is followed without it: {words}" in theirs.locator(".says").inner_text()
+    good = {"hand": (".number", "12"), "draw": (".t", "23")}
+    if tool in good and "digit" not in query:
+        assert theirs.locator(good[tool][0]).input_value() == good[tool][1]
+
+
+@pytest.mark.parametrize(("query", "words"), [("?tab=compare&images=9&seed=5", "images must be one of 1, 4"), ("?tab=steps&sampler=none&seed=5", "sampler must be one of")])
+def test_a_bad_value_of_a_comparison_is_named_too(visit, query, words):
+    visitor = visit(query)
+    assert words in visitor.page.get_by_test_id("toast-body").inner_text()
+    visitor.wait(lambda film: film["seeds"] and film["seeds"][0] == 5, f"{query[5:].split('&')[0]}-film")
+
+
+def test_a_link_to_a_tab_that_is_not_there_says_so(visit):
+    visitor = visit("?tab=%3Cb%3E")
+    visitor.wait(lambda _: visitor.says() == "The link names a tab that is not there: <b>.")
+
+
+@pytest.mark.parametrize(("query", "seen"), [("?embed=1&images=4&seed=11&steps=6", "#film .play"), ("?embed=1&tab=draw", "ddpm-draw .paper")])
+def test_in_a_page_of_someone_else_s_there_is_the_picture_and_no_more(visit, query, seen):
+    visitor = visit(opened=False)
+    page = visitor.page
+    page.set_content(f'<!doctype html><html lang=en><title>theirs</title><main><iframe src="{visitor.url}{query}" title=digits width=400 height=680></iframe></main>')
+    frame = page.frame_locator("iframe")
+    frame.locator(seen).wait_for()
+    for hidden in (".masthead", "#form", "footer"):
+        assert not frame.locator(hidden).first.is_visible(), hidden
+    assert not frame.get_by_role("tab").first.is_visible()
+    link = frame.get_by_role("link", name="Draw your own")
+    assert link.is_visible() and link.get_attribute("target") == "_blank"
+    inside = page.frames[1]
+    assert inside.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    if "seed" in query:
+        inside.wait_for_function("document.querySelector('#film ddpm-player').walks[0].seeds[0] === 11 && document.querySelector('#film ddpm-player').done")
+        frame.locator("#film .cells button").first.click()  # what can be set is set by the player alone
+        inside.wait_for_function("document.querySelector('#film ddpm-player').alone === 0 && location.search.startsWith('?embed=1&')")
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"embed-{'draw' if 'draw' in query else 'film'}.png")
+
+
+def test_the_code_for_a_page_of_someone_else_s_is_copied(visit):
+    visitor = visit(QUICK)
+    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"])
+    visitor.menu("Copy the code for a page of yours")
+    visitor.wait(lambda _: visitor.says() == "The code is copied.")
+    code = visitor.page.evaluate("navigator.clipboard.readText()")
+    assert code.startswith(f'<iframe src="{visitor.url}?') and "&amp;embed=1" in code and 'title="From noise to digits"' in code

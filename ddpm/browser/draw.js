@@ -63,6 +63,23 @@ class Draw extends Tool {
     this.chips(".chips", [[-1, "nothing"], ...choices], -1);
   }
 
+  get settings() {
+    const { pad } = this;
+    return {
+      picture: [packed(pad.gray()), async (text) => pad.take(pad.sheet(await unpacked(text, pad.side ** 2)))],
+      t: [
+        this.t,
+        (text) => {
+          if (!this.all.includes(Number(text))) throw Error(`not one of the times ${this.all.join(", ")}`);
+          this.$(".t").value = this.all.indexOf(Number(text));
+          this.told();
+        },
+      ],
+      seed: [this.noise, (text) => (this.noise = whole_number(text, this.studio.facts.max_seed))],
+      digit: this.labelSetting,
+    };
+  }
+
   get t() {
     return this.all[this.$(".t").value];
   }

@@ -27,7 +27,7 @@ class Hand extends Tool {
     this.moments = []; // of all classes: pixels by class
     this.on(".seed", "input", () => this.draw());
     this.on(".roll", "click", () => (this.roll(), this.draw()));
-    this.on(".number", "input", () => this.write());
+    this.on(".number", "input", () => (this.write(), this.moments.length && this.drawn()));
     this.on(".png", "click", () => this.save("png"));
     this.on(".gif", "click", () => this.save("gif"));
   }
@@ -64,6 +64,15 @@ class Hand extends Tool {
       this.write(ready);
       if (!frame) this.drawn();
     });
+  }
+
+  get settings() {
+    const number = this.$(".number");
+    const take = (text) => {
+      if (text.length > number.maxLength) throw Error(`at most ${number.maxLength} characters`);
+      number.value = text;
+    };
+    return { seed: this.seedSetting, number: [number.value, take] };
   }
 
   /* What is to be written, as classes; null is a gap. */

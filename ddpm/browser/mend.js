@@ -40,7 +40,31 @@ class Mend extends Tool {
     this.pad.side = this.studio.config.size;
     this.$("fieldset").hidden = !this.named.length;
     this.chips(".chips", [[-1, "nothing"], ...this.named.map((name, k) => [k, name])], -1);
-    this.open();
+    this.opened = this.open();
+  }
+
+  get settings() {
+    const { pad } = this, most = this.studio.facts.max_seed - 3;
+    return {
+      image: [
+        this.image,
+        async (text) => {
+          this.image = whole_number(text, most);
+          await this.open();
+        },
+      ],
+      seed: [this.noise, (text) => (this.noise = whole_number(text, most))],
+      digit: this.labelSetting,
+      left: [
+        packed(pad.mask()),
+        async (text) => {
+          const mask = await unpacked(text, pad.side ** 2);
+          await this.opened; // the image that comes first
+          this.take();
+          pad.rubOut(mask);
+        },
+      ],
+    };
   }
 
   /* An image of the model's own, its lower half rubbed out. */
@@ -50,7 +74,8 @@ class Mend extends Tool {
       this.original = await this.studio.sample({ seed: this.image, steps: this.steps(20) });
       this.take();
       const { side } = this.pad;
-      this.pad.rubOut(0, Math.round(side * 0.55), side, side);
+      const from = Math.round(side * 0.55) * side;
+      this.pad.rubOut(Uint8Array.from({ length: side ** 2 }, (_, i) => Number(i < from)));
     } catch (error) {
       this.say(error.message);
     }

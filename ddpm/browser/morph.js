@@ -36,6 +36,24 @@ class Morph extends Tool {
     this.draw();
   }
 
+  get settings() {
+    const share = this.$(".share"),
+      end = (k) => [
+        this.picked[k],
+        (text) => {
+          const other = this.picked[1 - k], found = whole_number(text, 9);
+          this.picked[k] = found;
+          if (found === other) this.picked[1 - k] = (found + 1) % 10; // the second comes after the first
+        },
+      ];
+    return {
+      seed: this.seedSetting,
+      first: end(0),
+      second: end(1),
+      share: [share.value, (text) => (share.value = whole_number(text, Morph.SHARES - 1))],
+    };
+  }
+
   /* Ten images to pick from: one of every class, each with a seed of its own. */
   draw() {
     if (!this.studio) return;

@@ -32,6 +32,29 @@ const LOOK = `
   @media (pointer: coarse) { button, .chips label, input:not([type=range], [type=radio]) { min-height: 44px; min-width: 44px; } }
 `;
 
+/* Bytes as text for an address: deflated, in base64url. */
+async function packed(bytes) {
+  const small = new Blob([bytes]).stream().pipeThrough(new CompressionStream("deflate-raw")),
+    text = String.fromCharCode(...new Uint8Array(await new Response(small).arrayBuffer()));
+  return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+/* So many bytes from such a text; throws Error in words. */
+async function unpacked(text, count) {
+  try {
+    const small = Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0)),
+      bytes = new Blob([small]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+    const found = new Uint8Array(await new Response(bytes).arrayBuffer());
+    if (found.length === count) return found;
+  } catch {}
+  throw Error("not a whole drawing");
+}
+
+const whole_number = (text, high) => {
+  if (/^\d{1,10}$/.test(text) && Number(text) <= high) return Number(text);
+  throw Error(`not a whole number in 0..${high}`);
+};
+
 class Tool extends HTMLElement {
   #studio = null;
 
@@ -70,12 +93,55 @@ class Tool extends HTMLElement {
       observer.disconnect();
       this.#studio = studio;
       this.start();
+      if (this.asked) this.restore();
     }).observe(this);
+  }
+
+  /* What a link says (URLSearchParams) is set; what cannot be stays as it is, and is named. A tool
+     says by `settings` what can be in a link: {key: [text, function that takes a text]}. */
+  async restore() {
+    const wrong = [];
+    for (const [key, [, take]] of Object.entries(this.settings))
+      try {
+        if (this.asked.has(key)) await take(this.asked.get(key));
+      } catch (error) {
+        wrong.push(`${key}: ${error.message}`);
+      }
+    this.asked = null;
+    if (wrong.length)
+      this.warning = `The link asks for what cannot be, and is followed without it: ${wrong.join("; ")}.`;
+    for (const event of ["input", "pointerdown"])
+      this.shadowRoot.addEventListener(event, () => (this.warning = ""), { once: true });
+    this.draw();
+  }
+
+  /* The settings, as text for an address. */
+  async link() {
+    const pairs = Object.entries(this.settings).map(async ([key, [text]]) => [key, String(await text)]);
+    return new URLSearchParams(await Promise.all(pairs));
+  }
+
+  /* A seed in a field, for `settings`. */
+  get seedSetting() {
+    const field = this.$(".seed");
+    return [field.value, (text) => (field.value = whole_number(text, this.studio.facts.max_seed))];
+  }
+
+  /* What the model is told, for `settings`. */
+  get labelSetting() {
+    const names = ["none", ...this.named];
+    return [
+      names[this.chosen(".chips") + 1],
+      (text) => {
+        if (!names.includes(text)) throw Error(`not one of ${names.join(", ")}`);
+        this.$(`.chips [value="${names.indexOf(text) - 1}"]`).checked = true;
+      },
+    ];
   }
 
   /* No studio will come. */
   refuse(why) {
-    this.say(`This draws in the browser only, and here it cannot: ${why}.`);
+    this.say(`This draws in the browser only, and here it cannot: ${why}. Generate, Draw, Compare and Steps draw on the server.`);
   }
 
   get named() {
@@ -141,7 +207,7 @@ class Tool extends HTMLElement {
       this.wanted = null;
       try {
         if (await this.newest.ask(make(), show)) show(null);
-        this.say("");
+        this.say(this.warning ?? "");
       } catch (error) {
         this.say(error.message);
       }

@@ -5,6 +5,9 @@ window.page = {
   times: {}, // how long a GIF shows its frames
   studio: null, // what draws here; null: nothing does, and `why` says so
   why: "this browser is not ready yet",
+  sought: new URLSearchParams(location.search), // what the address asked for, when the page was opened:
+  // the settings of one tab, and which ("tab"; none: Generate)
+  links: {}, // the settings of each tab, as in an address
   films: 0,
   index: false, // of the training images: whether the server has one
   tools: [],
@@ -57,6 +60,7 @@ window.page = {
     this.begun = true;
     if (this.recalled) this.draw(values, this.linked);
     else this.drawn = JSON.stringify(values);
+    this.arrive();
   },
 
   // Draws what the form says, if that is not what is there. play: from noise, and in any case.
@@ -164,14 +168,45 @@ window.page = {
   // What was asked for goes into the address, and is kept for the next visit.
   remember(values) {
     const query = this.query(values);
-    try {
-      localStorage.setItem("ddpm", query);
-      history.replaceState(null, "", "?" + query);
-    } catch {}
+    try { localStorage.setItem("ddpm", query); } catch {}
+    this.note("generate", query);
+  },
+
+  // The address has the settings of the tab that is seen.
+  note(tab, query) {
+    this.links[tab] = query;
+    this.mark();
+  },
+
+  mark() {
+    const settings = this.links[this.tab] ?? (this.tab === "generate" ? "" : `tab=${this.tab}`);
+    const query = (this.sought.has("embed") ? "embed=1&" : "") + settings;
+    try { history.replaceState(null, "", query ? "?" + query : location.pathname); } catch {}
+  },
+
+  get tab() { return document.querySelector("[role=tab][aria-selected=true]").textContent.trim().toLowerCase(); },
+
+  // What Compare or Steps was asked for. names: of the values.
+  ran(tab, names, values) {
+    const pairs = names.map((name, k) => [name, values[k]]).filter(([, value]) => value !== null);
+    this.note(tab, new URLSearchParams([["tab", tab], ...pairs]).toString());
+  },
+
+  // The query for the tab, if the address is one of its own; "" else.
+  queryOf(tab) { return this.sought.get("tab") === tab ? "?" + this.sought : ""; },
+
+  // Goes to the tab that the address names. form: the tab whose form has its settings now; the
+  // others need none.
+  arrive(form = null) {
+    const name = this.sought.get("tab");
+    if (!name || form !== (["compare", "steps"].includes(name) ? name : null)) return;
+    const tab = [...document.querySelectorAll("[role=tab]")].find((each) => each.textContent.trim().toLowerCase() === name);
+    if (!tab) return this.say(`The link names a tab that is not there: ${name.slice(0, 40)}.`);
+    tab.click();
   },
 
   recall() {
-    const asked = new URLSearchParams(location.search);
+    const asked = this.sought.has("tab") ? new URLSearchParams() : new URLSearchParams(this.sought);
     for (const name of [...asked.keys()]) if (!this.names.includes(name)) asked.delete(name);
     let kept = "";
     try { kept = localStorage.getItem("ddpm") || ""; } catch {}
@@ -193,13 +228,22 @@ window.page = {
       ["Save a GIF", async () => { const file = await gif(); download(file, file.name); }],
       ["Save a PNG", () => player.save()],
       ["Save the page: draws offline", () => this.whole()],
+      ["Copy the code for a page of yours", () => this.code()],
       ...(share ? [["Share …", async () => navigator.share({ files: [await gif()], url: location.href })]] : []),
     ];
   },
 
-  async copy() {
-    try { await navigator.clipboard.writeText(location.href); } catch { prompt("The link:", location.href); return ""; }
-    return "The link is copied.";
+  async copy(text = location.href, what = "link") {
+    try { await navigator.clipboard.writeText(text); } catch { prompt(`The ${what}:`, text); return ""; }
+    return `The ${what} is copied.`;
+  },
+
+  // The player alone, in a page of someone else's (page.css: .embed).
+  code() {
+    const address = new URL(location.href);
+    address.searchParams.set("embed", "1");
+    const src = address.href.replaceAll("&", "&amp;");
+    return this.copy(`<iframe src="${src}" title="${document.title}" width="480" height="740" style="border: 0; max-width: 100%"></iframe>`, "code");
   },
 
   async whole() {
@@ -213,7 +257,13 @@ window.page = {
   // Gives a tool its studio, or tells it that there is none. digits: ready ones for its pad.
   async tool(tool, digits) {
     await customElements.whenDefined(tool.localName);
-    if (digits) tool.pad.offer(digits, 5);
+    if (digits) await tool.pad.offer(digits, 5);
+    const name = tool.localName.replace("ddpm-", "");
+    if (this.sought.get("tab") === name) tool.asked = this.sought;
+    tool.addEventListener("drawn", () => {
+      clearTimeout(tool.noting); // a browser bears few changes of the address
+      tool.noting = setTimeout(async () => this.note(name, `tab=${name}&${await tool.link()}`), 300);
+    });
     this.tools.push(tool);
     this.lend(tool);
   },
@@ -247,7 +297,8 @@ window.page = {
   },
 };
 page.opened = page.open();
+document.documentElement.classList.toggle("embed", page.sought.has("embed"));
 document.addEventListener("pick", () => page.seen(true));
 document.addEventListener("click", (event) => {
-  if (event.target.closest("[role=tab]")) setTimeout(() => page.leave(), 50);
+  if (event.target.closest("[role=tab]")) setTimeout(() => { page.leave(); page.mark(); }, 50);
 });

@@ -43,4 +43,16 @@
     say(words) { page.say(words); }
   }
   customElements.define("ddpm-save", Save);
+
+  /* <ddpm-link>: copies the address, which has the settings of the tab. */
+  class Link extends HTMLElement {
+    connectedCallback() {
+      this.innerHTML = '<button type="button">Copy the link</button> <span role="status"></span>';
+      this.firstChild.addEventListener("click", async () => {
+        this.lastChild.textContent = await page.copy();
+        setTimeout(() => { this.lastChild.textContent = ""; }, 4000);
+      });
+    }
+  }
+  customElements.define("ddpm-link", Link);
 })();

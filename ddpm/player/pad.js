@@ -98,13 +98,27 @@
       new MutationObserver(look).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     }
 
-    /* Rubs out a rectangle, as if by the pen. */
-    rubOut(...box) {
+    /* Rubs out where the mask is 0, as if by the pen. */
+    rubOut(mask) {
       for (const brush of [this.brush, this.rubbed]) {
         brush.fillStyle = RUBBED;
-        brush.fillRect(...box);
+        mask.forEach((left, i) => { if (!left) brush.fillRect(i % this.side, Math.floor(i / this.side), 1, 1); });
       }
       this.#tell();
+    }
+
+    /* The drawing as gray levels, one byte a pixel; and such bytes as a canvas. */
+    gray() {
+      const { data } = this.brush.getImageData(0, 0, this.side, this.side);
+      return Uint8Array.from({ length: this.side ** 2 }, (_, i) => data[4 * i]);
+    }
+
+    sheet(gray) {
+      const canvas = Object.assign(document.createElement("canvas"), { width: this.side, height: this.side });
+      const rgba = new ImageData(this.side, this.side);
+      gray.forEach((level, i) => rgba.data.set([level, level, level, 255], 4 * i));
+      canvas.getContext("2d").putImageData(rgba, 0, 0);
+      return canvas;
     }
 
     /* Ready pictures, side by side in one; the given one is taken at once. */
