@@ -856,8 +856,8 @@ def build() -> gr.Blocks:
     page = gr.Blocks(title=_title(), analytics_enabled=False, delete_cache=(600, 3600))
     with page:
         gr.Markdown(
-            f"# {_title()}\nA small neural network turns random noise into {what}, step by step. The "
-            "same seed always gives the same picture. Or *draw* one yourself.",
+            f"# {_title()}\nA small neural network turns random noise into {what}, step by step. "
+            "The same seed always gives the same picture. Or *draw* one yourself.",
             elem_classes="masthead",
         )
         notice = gr.Markdown(visible=False)
