@@ -124,12 +124,13 @@ window.page = {
     this.seen();
   },
 
-  // If one image alone is seen, its nearest training images can be too. singled: show them at once.
-  seen(singled = false) {
+  // If one image alone is seen, its nearest training images can be too; at once if it was singled
+  // out.
+  seen() {
     const player = this.player("film"), near = document.querySelector("ddpm-near");
     const one = player.alone !== null || player.walks[0]?.count === 1;
     near.offer(this.index && one && player.done ? () => player.still() : null);
-    if (singled && near.image) near.ask();
+    if (player.alone !== null && near.image) near.ask();
   },
 
   // A button says stop, or the server failed.
@@ -298,7 +299,7 @@ window.page = {
 };
 page.opened = page.open();
 document.documentElement.classList.toggle("embed", page.sought.has("embed"));
-document.addEventListener("pick", () => page.seen(true));
+document.addEventListener("pick", () => page.seen());
 document.addEventListener("click", (event) => {
   if (event.target.closest("[role=tab]")) setTimeout(() => { page.leave(); page.mark(); }, 50);
 });
