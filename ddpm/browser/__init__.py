@@ -35,6 +35,13 @@ from .walks import walk
 
 PAGE_BYTES = 3_000_000  # that can be mailed, and opened on a phone
 STEPS = (*range(1, 21), 25, 30, 40, 50)  # the walks that are in a page
+TIMES = {  # and the width of a GIF
+    "gif_width": GIF_WIDTH,
+    "first_ms": FIRST_MS,
+    "frame_ms": FRAME_MS,
+    "way_ms": WAY_MS,
+    "last_ms": LAST_MS,
+}
 FIXED = {  # what is the same in every page
     "limit": LIMIT,
     "levels": from_pixels(torch.arange(256)).tolist(),
@@ -42,11 +49,7 @@ FIXED = {  # what is the same in every page
     "golden": GOLDEN,
     "max_seed": MAX_SEED,
     "gap": GAP,
-    "gif_width": GIF_WIDTH,
-    "first_ms": FIRST_MS,
-    "frame_ms": FRAME_MS,
-    "way_ms": WAY_MS,
-    "last_ms": LAST_MS,
+    **TIMES,
 }
 STARTS, START_STEPS = 40, 10  # moments that a walk back can begin at; steps of its whole way
 FILES = Path(__file__).parent
