@@ -373,7 +373,7 @@ def schema(page):
         yield name, [cheap.get(parameter["parameter_name"], parameter["parameter_default"]) for parameter in endpoints[name]["parameters"]]
 
 
-PUBLIC = ("/compare", "/denoise", "/forward", "/generate", "/ladder")
+PUBLIC = ("/compare", "/denoise", "/forward", "/generate", "/ladder", "/nearest")
 
 
 @pytest.mark.parametrize("name", PUBLIC)
