@@ -321,6 +321,13 @@ def test_a_link_that_a_distilled_model_cannot_follow_loses_only_that(visit, stud
     visitor.wait(lambda _: page.get_by_label("Steps", exact=True).first.input_value() == "4" and not choices(page))
 
 
+def test_a_link_to_a_tab_that_a_distilled_model_cannot_fill_says_why(visit, student):
+    visitor = visit(opened=False)
+    visitor.url = student
+    visitor.open("?tab=mend&seed=5&digit=7")
+    visitor.page.wait_for_function("/made for a few large ones/.test(document.querySelector('ddpm-mend')?.shadowRoot.querySelector('.says').textContent)")
+
+
 def test_without_workers_the_server_draws_with_a_distilled_model(visit, student):
     visitor = visit(script=NO_WORKERS, opened=False)
     visitor.url = student
@@ -927,7 +934,7 @@ def test_a_link_restores_what_was_compared(visit, query, film, titles):
     visitor = visit(query)
     found = visitor.wait(lambda film: film["done"], film)
     assert found["titles"] == titles and found["seeds"] == [int(parse_qs(query)["seed"][0])]
-    visitor.page.click("#compare" if film == "compare-film" else "#climb")
+    visitor.page.click("#compare" if film == "compare-film" else "#climb", timeout=90_000)
     again = parse_qs(linked(visitor, query[5:].split("&")[0])[1:])
     assert parse_qs(query[1:]).items() <= again.items()
 

@@ -44,6 +44,7 @@ class Mend extends Tool {
   }
 
   get settings() {
+    if (!this.opened) return {}; // this model cannot
     const { pad } = this, most = this.studio.facts.max_seed - 3;
     return {
       image: [
