@@ -41,7 +41,7 @@ class Visitor:
     def __init__(self, browser, url, script="", **how):
         self.url, self.complaints, self.asked = url, [], []
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | how)
-        self.context.set_default_timeout(20_000)
+        self.context.set_default_timeout(60_000)  # two test processes may keep both cores busy
         self.context.add_init_script(script)
         self.page = self.context.new_page()
         self.page.on("console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None)
