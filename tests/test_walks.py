@@ -71,6 +71,14 @@ def test_the_table_that_is_shipped_has_few_numbers_and_names_its_weights():
         assert all(0 < later < earlier for earlier, later in zip(walk.times, walk.times[1:], strict=False))
 
 
+@pytest.mark.parametrize("steps", [3, 5, 10])
+def test_with_the_built_in_weights_it_ends_nearer_to_a_long_walk_than_the_default_sampler(steps):
+    pipeline, seeds = Pipeline.from_pretrained("mnist"), range(16)
+    end = pipeline.sample(seeds, steps=40).x
+    ours, usual = (pipeline.sample(seeds, sampler=name, steps=steps).x for name in ("learned", Settings.sampler))
+    assert (ours - end).square().mean() < 0.6 * (usual - end).square().mean()
+
+
 @pytest.mark.parametrize(("steps", "grid"), [(5, "uniform"), (1, "learned"), (30, "learned"), (5, "power(0.7)")])
 def test_on_other_times_it_is_dpm_plus_plus(steps, grid):
     model, x = tiny_unet(), torch.randn(2, 1, 8, 8)

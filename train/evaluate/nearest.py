@@ -14,6 +14,7 @@ from ddpm.demo.nearest import MOST_BYTES, Index, path_of
 from ddpm.files import check_writable, write_atomic
 from ddpm.hub import BUILT_IN
 
+from ..command import add_option, command
 from ..data import DATASETS
 from . import metrics
 from .members import ODD
@@ -24,21 +25,18 @@ POINTS, ROUNDS, LOOKED_AT = 256, 12, 15_000  # of k-means, and how many images i
 TRIED = 2000  # test images, of which it is measured what is usual, and how often it is right
 
 
+@command("nearest")
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, 2 bad input or nowhere to write."""
+    """Exit code: 0 done, 2 bad input or nowhere to write, 130 interrupted."""
     p = argparse.ArgumentParser(
         "python -m train.evaluate.nearest",
         description="Write an index of a model's training images (2 MB at most) beside its files: "
         "with it the page shows the training images nearest to an image.",
     )
     p.add_argument("model", help="built-in weights by name, or a folder", metavar="MODEL")
-    p.add_argument("--data", type=Path, default=Path("data"), help="where the data set lies")
+    add_option(p, "--data", "where the data set lies", type=Path, default=Path("data"))
     args = p.parse_args(argv)
-    try:
-        print(run(args.model, args.data))
-    except (ValueError, OSError) as error:
-        print(f"nearest: {error}", file=sys.stderr)
-        return 2
+    print(run(args.model, args.data))
     return 0
 
 
