@@ -61,7 +61,9 @@ def add_noise(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     return alpha * x0 + sigma * eps
 
 
-def loss(model: UNet, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor) -> Tensor:
+def loss(
+    model: UNet, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor, *, huber: float = 0.0
+) -> Tensor:
     """Mean squared error of the model's prediction from x_t, a scalar.
 
     DDPM, Algorithm 1 and Eq. 14.
@@ -70,11 +72,15 @@ def loss(model: UNet, x0: Tensor, y: Tensor | None, t: Tensor, eps: Tensor) -> T
         x0, eps: clean images and standard normal noise, N×C×H×W.
         y: N labels, `model.classes` where there is none; or None.
         t: N times in 1..T.
+        huber: above 0, the pseudo-Huber loss sqrt(error**2 + huber**2) - huber of each pixel in
+            place of the square: errors far above huber count by their size alone, as in Song &
+            Dhariwal 2023, "Improved Techniques for Training Consistency Models", Section 3.3.
     """
     prediction = PREDICTIONS[model.prediction]
     alpha, sigma = coefficients(model.schedule, t)
     out: Tensor = model(alpha * x0 + sigma * eps, t, y).float()
-    return (out - prediction.target(x0, eps, alpha, sigma)).square().mean()
+    square = (out - prediction.target(x0, eps, alpha, sigma)).square()
+    return ((square + huber**2).sqrt() - huber).mean() if huber else square.mean()
 
 
 @lru_cache(4096)  # a walk asks for the same times as the one before

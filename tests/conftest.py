@@ -1,4 +1,5 @@
-"""Fixtures that several test files use, and a wall around loopback. Plain functions are in helpers.py."""
+"""Fixtures that several test files use, and a wall around loopback. Plain functions are in
+helpers.py."""
 
 import os
 import socket
@@ -6,16 +7,19 @@ import socket
 import pytest
 
 # Before torch, which only the fixtures import: the process that hands out the tests never needs it.
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two busy processes with two threads each crawl on two cores
+# Two busy processes with two threads each crawl on two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    os.environ["GRADIO_SERVER_PORT"] = str(7860 + 100 * int(worker[2:]))  # Gradio looks for a free one from here on
+    # Gradio looks for a free one from here on
+    os.environ["GRADIO_SERVER_PORT"] = str(7860 + 100 * int(worker[2:]))
 
 SLOW = {"page", "referee"}  # fixtures that start the app or train for a while
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
-    """Two processes for all tests, none for files or tests that are named: to start more would take longer than it saves."""
+    """Two processes for all tests, none for files or tests that are named: to start more would take
+    longer than it saves."""
     return 2 if config.args_source == config.ArgsSource.TESTPATHS else 0
 
 
@@ -28,11 +32,16 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def only_loopback(monkeypatch):
-    """Nothing leaves this machine: a connection elsewhere fails the test at once instead of waiting."""
+    """Nothing leaves this machine: a connection elsewhere fails the test at once instead of
+    waiting."""
     connect = socket.socket.connect
 
     def guarded(self, address):
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in (
+            "127.0.0.1",
+            "::1",
+            "localhost",
+        ):
             raise OSError(f"tests stay on loopback, tried {address}")
         return connect(self, address)
 
@@ -41,14 +50,19 @@ def only_loopback(monkeypatch):
 
 @pytest.fixture
 def hub_server(tmp_path, monkeypatch):
-    """A Hub on loopback that this process talks to, logged in as its owner; nobody waits between tries."""
+    """A Hub on loopback that this process talks to, logged in as its owner; nobody waits between
+    tries."""
     from huggingface_hub import constants
 
     from tests.hub_server import TOKEN, HubServer
 
     with HubServer() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            server.url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
@@ -64,7 +78,9 @@ def page():
     import app
 
     page = app.build()
-    page.launch(**app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    page.launch(
+        **app.launch_settings(), prevent_thread_lock=True, quiet=True, server_name="127.0.0.1"
+    )
     yield page
     page.close()
 
@@ -79,7 +95,9 @@ def browser():
     assert CHROMIUM, "CI must have a Chromium: .ci/run installs it"
     with sync_playwright() as playwright:
         root = hasattr(os, "geteuid") and os.geteuid() == 0
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if root else [])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"] if root else []
+        )
         yield browser
         browser.close()
 
@@ -97,12 +115,19 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def referee(tmp_path_factory):
-    """A folder that `python -m train.evaluate.judge` wrote in seconds: its judges see little, but always the same."""
+    """A folder that `python -m train.evaluate.judge` wrote in seconds: its judges see little, but
+    always the same."""
     from tests.helpers import DIGITS
     from train.evaluate import judge, panel
 
     out = tmp_path_factory.mktemp("judge") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(panel, "COUNTS", (6, 20))  # floors that are kept need not be measured in every test
-        assert judge.main(["--data", str(DIGITS), "--out", str(out), "--epochs", "8", "--steps", "150"]) == 0
+        # floors that are kept need not be measured in every test
+        patch.setattr(panel, "COUNTS", (6, 20))
+        assert (
+            judge.main(
+                ["--data", str(DIGITS), "--out", str(out), "--epochs", "8", "--steps", "150"]
+            )
+            == 0
+        )
     return out

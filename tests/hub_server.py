@@ -1,9 +1,10 @@
-"""A Hub on loopback, for the real huggingface_hub: repos, branches, tags and commits in memory; it fails on demand.
+"""A Hub on loopback, for the real huggingface_hub: repos, branches, tags and commits in memory; it
+fails on demand.
 
-    with HubServer() as server:
-        server.commit("ada/digits", {"config.json": b"{}"})
-        server.fail("POST", "/commit/", status=500)       # the next such request, once
-    server.asked                                           # every request, as "GET /path"
+with HubServer() as server:
+    server.commit("ada/digits", {"config.json": b"{}"})
+    server.fail("POST", "/commit/", status=500)       # the next such request, once
+server.asked                                           # every request, as "GET /path"
 """
 
 import base64
@@ -25,7 +26,8 @@ class HubServer:
     """Start it with `with`. `lfs` says which files the client must upload apart from the commit."""
 
     def __init__(self, lfs=(".safetensors", ".gif", ".png")):
-        self.repos, self.lfs, self.objects = {}, lfs, {}  # name -> {"commits", "branches", "tags", "private"}; sha256 -> bytes
+        # name -> {"commits", "branches", "tags", "private"}; sha256 -> bytes
+        self.repos, self.lfs, self.objects = ({}, lfs, {})
         self.asked, self.failures, self.uploaded = [], [], []
         self.lock, self.count = threading.RLock(), itertools.count()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
@@ -33,7 +35,9 @@ class HubServer:
         self.url = f"http://127.0.0.1:{self.http.server_port}"
 
     def __enter__(self):
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *_):
@@ -41,13 +45,19 @@ class HubServer:
         self.http.server_close()
 
     def fail(self, method, part, times=1, **how):
-        """The next requests of this kind fail: status=, headers=, cut=True (in the middle of the body), slow=seconds."""
+        """The next requests of this kind fail: status=, headers=, cut=True (in the middle of the
+        body), slow=seconds."""
         self.failures.append({"method": method, "part": part, "times": times, **how})
 
     def create(self, name, private=False):
         first = self._oid()
-        self.repos[name] = {"commits": {first: {".gitattributes": b"*.safetensors lfs\n"}}, "branches": {"main": first},
-                            "tags": {}, "private": private, "log": [first]}
+        self.repos[name] = {
+            "commits": {first: {".gitattributes": b"*.safetensors lfs\n"}},
+            "branches": {"main": first},
+            "tags": {},
+            "private": private,
+            "log": [first],
+        }
 
     def commit(self, name, files, branch="main"):
         """Adds files on top of a branch, as one commit. Returns its id."""
@@ -91,11 +101,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.cut = False
         hub.asked.append(f"{self.command} {self.path}")
         for failure in hub.failures:
-            if failure["times"] and failure["method"] == self.command and failure["part"] in self.path:
+            if (
+                failure["times"]
+                and failure["method"] == self.command
+                and failure["part"] in self.path
+            ):
                 failure["times"] -= 1
-                threading.Event().wait(failure.get("slow", 0))  # time.sleep is replaced in the tests
+                # time.sleep is replaced in the tests
+                threading.Event().wait(failure.get("slow", 0))
                 if "status" in failure:
-                    return self._say(failure["status"], {"error": "on demand"}, failure.get("headers", {}))
+                    return self._say(
+                        failure["status"], {"error": "on demand"}, failure.get("headers", {})
+                    )
                 if failure.get("drop"):
                     self.close_connection = True
                     return self.connection.close()
@@ -126,11 +143,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _may_write(self, name):
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if token not in (TOKEN, READ_TOKEN):
-            self._say(401, {"error": "Invalid credentials in Authorization header"},
-                      {"X-Error-Message": "Invalid credentials in Authorization header"})
+            self._say(
+                401,
+                {"error": "Invalid credentials in Authorization header"},
+                {"X-Error-Message": "Invalid credentials in Authorization header"},
+            )
             return False
         if token == READ_TOKEN or not name.startswith(f"{OWNER}/"):
-            self._say(403, {"error": "Forbidden"}, {"X-Error-Message": f"You don't have the rights to write to {name}"})
+            self._say(
+                403,
+                {"error": "Forbidden"},
+                {"X-Error-Message": f"You don't have the rights to write to {name}"},
+            )
             return False
         return True
 
@@ -165,20 +189,45 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         siblings = []
         for path, content in files.items():
-            lfs = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
-            siblings.append({"rfilename": path, "size": len(content), "blobId": git_hash(content)}
-                            | ({"lfs": lfs} if path.endswith(hub.lfs) else {}))
-        return self._say(200, {"id": name, "sha": self._commit_of(hub, name, revision), "siblings": siblings,
-                               "private": hub.repos[name]["private"], "tags": []})
+            lfs = {
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "size": len(content),
+                "pointerSize": 134,
+            }
+            siblings.append(
+                {"rfilename": path, "size": len(content), "blobId": git_hash(content)}
+                | ({"lfs": lfs} if path.endswith(hub.lfs) else {})
+            )
+        return self._say(
+            200,
+            {
+                "id": name,
+                "sha": self._commit_of(hub, name, revision),
+                "siblings": siblings,
+                "private": hub.repos[name]["private"],
+                "tags": [],
+            },
+        )
 
     def tree(self, hub, name, revision):
         files = self._find(hub, name, revision)
-        return None if files is None else self._say(200, [
-            {"type": "file", "path": path, "size": len(content), "oid": git_hash(content)} for path, content in files.items()])
+        return (
+            None
+            if files is None
+            else self._say(
+                200,
+                [
+                    {"type": "file", "path": path, "size": len(content), "oid": git_hash(content)}
+                    for path, content in files.items()
+                ],
+            )
+        )
 
     def refs(self, hub, name):
         repo = hub.repos[name]
-        return self._say(200, {"branches": _refs(repo["branches"]), "tags": _refs(repo["tags"]), "converts": []})
+        return self._say(
+            200, {"branches": _refs(repo["branches"]), "tags": _refs(repo["tags"]), "converts": []}
+        )
 
     def branch(self, hub, name, branch):
         repo = hub.repos[name]
@@ -198,9 +247,20 @@ class _Handler(BaseHTTPRequestHandler):
     def preupload(self, hub, name, revision):
         if not self._may_write(name):
             return None
-        return self._say(200, {"files": [
-            {"path": file["path"], "uploadMode": "lfs" if file["path"].endswith(hub.lfs) else "regular",
-             "shouldIgnore": False, "oid": None} for file in json.loads(self.body)["files"]]})
+        return self._say(
+            200,
+            {
+                "files": [
+                    {
+                        "path": file["path"],
+                        "uploadMode": "lfs" if file["path"].endswith(hub.lfs) else "regular",
+                        "shouldIgnore": False,
+                        "oid": None,
+                    }
+                    for file in json.loads(self.body)["files"]
+                ]
+            },
+        )
 
     def batch(self, hub, name):
         objects = []
@@ -221,7 +281,10 @@ class _Handler(BaseHTTPRequestHandler):
         files, gone = {}, []
         for line in map(json.loads, self.body.splitlines()):
             value = line["value"]
-            if line["key"] == "header" and value.get("parentCommit") not in (None, hub.repos[name]["branches"][branch]):
+            if line["key"] == "header" and value.get("parentCommit") not in (
+                None,
+                hub.repos[name]["branches"][branch],
+            ):
                 return self._say(412, {"error": "A commit has happened since"})
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
@@ -251,16 +314,27 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _refs(table):
-    return [{"name": name, "ref": f"refs/{name}", "targetCommit": oid} for name, oid in table.items()]
+    return [
+        {"name": name, "ref": f"refs/{name}", "targetCommit": oid} for name, oid in table.items()
+    ]
 
 
 REPO = r"([\w.-]+/[\w.-]+)"
-ROUTES = [(pattern, answer) for pattern, answer in (
-    (r"/api/repos/create", _Handler.create_repo), (r"/api/validate-yaml", _Handler.validate),
-    (rf"/api/(?:models|spaces)/{REPO}", _Handler.info), (rf"/api/(?:models|spaces)/{REPO}/revision/(.+)", _Handler.info),
-    (rf"/api/(?:models|spaces)/{REPO}/tree/(.+)", _Handler.tree),
-    (rf"/api/(?:models|spaces)/{REPO}/refs", _Handler.refs), (rf"/api/(?:models|spaces)/{REPO}/branch/(.+)", _Handler.branch),
-    (rf"/api/(?:models|spaces)/{REPO}/tag/(.+)", _Handler.tag), (rf"/api/(?:models|spaces)/{REPO}/preupload/(.+)", _Handler.preupload),
-    (rf"/api/(?:models|spaces)/{REPO}/commit/(.+)", _Handler.commit), (rf"/(?:spaces/)?{REPO}\.git/info/lfs/objects/batch", _Handler.batch),
-    (r"/objects/([0-9a-f]{64})", _Handler.put), (rf"/(?:spaces/)?{REPO}/resolve/([^/]+)/(.+)", _Handler.resolve),
-)]
+ROUTES = [
+    (pattern, answer)
+    for pattern, answer in (
+        (r"/api/repos/create", _Handler.create_repo),
+        (r"/api/validate-yaml", _Handler.validate),
+        (rf"/api/(?:models|spaces)/{REPO}", _Handler.info),
+        (rf"/api/(?:models|spaces)/{REPO}/revision/(.+)", _Handler.info),
+        (rf"/api/(?:models|spaces)/{REPO}/tree/(.+)", _Handler.tree),
+        (rf"/api/(?:models|spaces)/{REPO}/refs", _Handler.refs),
+        (rf"/api/(?:models|spaces)/{REPO}/branch/(.+)", _Handler.branch),
+        (rf"/api/(?:models|spaces)/{REPO}/tag/(.+)", _Handler.tag),
+        (rf"/api/(?:models|spaces)/{REPO}/preupload/(.+)", _Handler.preupload),
+        (rf"/api/(?:models|spaces)/{REPO}/commit/(.+)", _Handler.commit),
+        (rf"/(?:spaces/)?{REPO}\.git/info/lfs/objects/batch", _Handler.batch),
+        (r"/objects/([0-9a-f]{64})", _Handler.put),
+        (rf"/(?:spaces/)?{REPO}/resolve/([^/]+)/(.+)", _Handler.resolve),
+    )
+]

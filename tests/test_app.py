@@ -57,7 +57,17 @@ def test_a_digit_can_be_asked_for_with_guidance(client):
 
 
 def test_the_other_tasks_are_served_too(client):
-    film = ask_film(client, "compare", count=1, sampler_1="ddim", steps_1=2, sampler_2="heun", steps_2=2, sampler_3="none", sampler_4=None).result()
+    film = ask_film(
+        client,
+        "compare",
+        count=1,
+        sampler_1="ddim",
+        steps_1=2,
+        sampler_2="heun",
+        steps_2=2,
+        sampler_3="none",
+        sampler_4=None,
+    ).result()
     assert [walk["title"] for walk in film["walks"]] == ["ddim · 2 steps", "heun · 2 steps"]
     assert all(walk["distance"] > 0 for walk in film["walks"])
     film = ask_film(client, "ladder", seed=3, sampler="ddim").result()
@@ -77,19 +87,41 @@ def test_stop_ends_the_work(client):
     assert quick.result(timeout=60)
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"count": 0}, r"count must be a whole number in 1\.\.64"), ({"count": 65}, "count must be"), ({"count": None}, "count must be"),
-    ({"steps": 0}, r"steps must be a whole number in 1\.\.1000"), ({"steps": 1e9}, "steps must be"), ({"steps": None}, "steps must be"),
-    ({"seed": -1}, "seed .for 4 images. must be"), ({"seed": 2**32 - 1}, "for 4 images"), ({"sampler": "dim"}, "sampler must be one of dpm"),
-    ({"sampler": None}, "sampler must be one of"), ({"time_grid": None}, "time_grid must be one of best, power"), ({"label": "eleven"}, "label must be one of any, none, 0, 1"),
-    ({"label": None}, "label must be one of"), ({"guidance": -3}, r"guidance must be a number in 0\.\.20"),
-    ({"eta": 0.5}, "no eta"), ({"eta": None}, "eta must be a number"), ({"count": 64, "steps": 1000}, "at most 20,000"),
-    ({"sampler": ["ddim"]}, "sampler must be one of"), ({"label": ["3"]}, "label must be one of"), ({"steps": "many"}, "steps must be"),
-])
-def test_bad_calls_are_refused_in_words_without_a_traceback_and_the_next_one_is_served(client, capfd, settings, words):
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"count": 0}, r"count must be a whole number in 1\.\.64"),
+        ({"count": 65}, "count must be"),
+        ({"count": None}, "count must be"),
+        ({"steps": 0}, r"steps must be a whole number in 1\.\.1000"),
+        ({"steps": 1e9}, "steps must be"),
+        ({"steps": None}, "steps must be"),
+        ({"seed": -1}, "seed .for 4 images. must be"),
+        ({"seed": 2**32 - 1}, "for 4 images"),
+        ({"sampler": "dim"}, "sampler must be one of dpm"),
+        ({"sampler": None}, "sampler must be one of"),
+        ({"time_grid": None}, "time_grid must be one of best, power"),
+        ({"label": "eleven"}, "label must be one of any, none, 0, 1"),
+        ({"label": None}, "label must be one of"),
+        ({"guidance": -3}, r"guidance must be a number in 0\.\.20"),
+        ({"eta": 0.5}, "no eta"),
+        ({"eta": None}, "eta must be a number"),
+        ({"count": 64, "steps": 1000}, "at most 20,000"),
+        ({"sampler": ["ddim"]}, "sampler must be one of"),
+        ({"label": ["3"]}, "label must be one of"),
+        ({"steps": "many"}, "steps must be"),
+    ],
+)
+def test_bad_calls_are_refused_in_words_without_a_traceback_and_the_next_one_is_served(
+    client, capfd, settings, words
+):
     with pytest.raises(gr.Error, match=words):
         app.generate(**SMALL | settings)
-    as_on_the_page = words.replace("count must", "images must").replace("label must", "digit must").replace("time_grid", "time grid")
+    as_on_the_page = (
+        words.replace("count must", "images must")
+        .replace("label must", "digit must")
+        .replace("time_grid", "time grid")
+    )
     with pytest.raises(AppError, match=words):
         client.predict(**SMALL | settings, api_name="/generate")
     with pytest.raises(AppError, match=as_on_the_page) as refused:
@@ -99,12 +131,22 @@ def test_bad_calls_are_refused_in_words_without_a_traceback_and_the_next_one_is_
     assert ask_film(client, count=1, steps=1, seed=0).result()
 
 
-@pytest.mark.parametrize(("task", "settings", "words"), [
-    ("compare", {"count": 9}, "(count|images) must be one of 1, 4"), ("compare", {"sampler_1": None, "sampler_3": "none"}, "compare 2 to 4 samplers, got 1"),
-    ("compare", {"steps_2": [1]}, "steps must be"), ("ladder", {"sampler": "x"}, "sampler must be"), ("ladder", {"count": 16}, "(count|images) must be"),
-    ("denoise", {"picture": "nine"}, "picture must be a PNG as base64"), ("denoise", {"picture": None}, "picture must be a digit"), ("denoise", {"seed": "x"}, "seed must be"),
-    ("denoise", {"t": 0}, r"t must be a number in 1\.\.1000"), ("denoise", {"t": None}, "t must be"), ("denoise", {"label": "any?"}, "(label|digit) must be"),
-])
+@pytest.mark.parametrize(
+    ("task", "settings", "words"),
+    [
+        ("compare", {"count": 9}, "(count|images) must be one of 1, 4"),
+        ("compare", {"sampler_1": None, "sampler_3": "none"}, "compare 2 to 4 samplers, got 1"),
+        ("compare", {"steps_2": [1]}, "steps must be"),
+        ("ladder", {"sampler": "x"}, "sampler must be"),
+        ("ladder", {"count": 16}, "(count|images) must be"),
+        ("denoise", {"picture": "nine"}, "picture must be a PNG as base64"),
+        ("denoise", {"picture": None}, "picture must be a digit"),
+        ("denoise", {"seed": "x"}, "seed must be"),
+        ("denoise", {"t": 0}, r"t must be a number in 1\.\.1000"),
+        ("denoise", {"t": None}, "t must be"),
+        ("denoise", {"label": "any?"}, "(label|digit) must be"),
+    ],
+)
 def test_the_other_tasks_refuse_in_words_too(client, capfd, task, settings, words):
     with pytest.raises(AppError, match=words):
         client.predict(**settings, api_name=f"/{task}")
@@ -122,29 +164,52 @@ def test_a_link_restores_what_it_carries_and_is_run():
     assert app.restore("?seed=9") == ("any", 16, 9, *USUAL[3:], True)
     assert app.restore(QUERY[1:])[-1] is False  # the settings of the last visit are set, not run
     for nothing in ("", "?utm=1&__theme=dark"):
-        assert app.restore(nothing) == (*[gr.skip()] * len(USUAL), False)  # what somebody has typed meanwhile stays
+        # what somebody has typed meanwhile stays
+        assert app.restore(nothing) == (*[gr.skip()] * len(USUAL), False)
 
 
 WRONG = [  # the query, what else it sets, what it is said about the rest
-    ("?seed=x", {}, "seed must be a number"), ("?seed=-1", {}, "seed (for 16 images) must be"), ("?seed=1e3", {}, "seed must be a number"),
-    ("?seed=4294967295", {}, "seed (for 16 images)"), ("?steps=0", {}, "steps must be"), ("?steps=5000&seed=3", {2: 3}, "steps must be a whole number in 1..1000"),
-    ("?steps=&digit=4", {0: "4"}, "steps must be a number"), ("?images=5", {}, "images must be one of 1, 4, 9, 16, 25, 36, 64"),
-    ("?images=64&steps=1000", {1: 64}, "steps: images × network evaluations must be at most 20,000"), ("?digit=10&seed=7", {2: 7}, "digit must be one of any, 0, 1"),
-    ("?digit=none&steps=5", {3: 5}, "digit must be one of any, 0, 1"), ("?digit=%3Cscript%3Ealert(1)%3C/script%3E", {}, "digit must be"),
-    ("?sampler=<img/src/onerror=alert(1)>&images=4", {1: 4}, "sampler must be"), ("?grid=power(0.3)", {}, "grid must be one of best, power"),
-    ("?eta=nan&sampler=ddim", {4: "ddim"}, "eta must be"), ("?eta=0.5", {}, "eta: sampler unipc2 has no eta"), ("?guidance=inf&digit=2", {0: "2"}, "guidance must be"),
-    ("?seed=" + "9" * 5000, {}, "seed (for 16 images) must be"), ("?seed=x&steps=0&digit=7", {0: "7"}, "seed must be a number; steps must be a whole number"),
+    ("?seed=x", {}, "seed must be a number"),
+    ("?seed=-1", {}, "seed (for 16 images) must be"),
+    ("?seed=1e3", {}, "seed must be a number"),
+    ("?seed=4294967295", {}, "seed (for 16 images)"),
+    ("?steps=0", {}, "steps must be"),
+    ("?steps=5000&seed=3", {2: 3}, "steps must be a whole number in 1..1000"),
+    ("?steps=&digit=4", {0: "4"}, "steps must be a number"),
+    ("?images=5", {}, "images must be one of 1, 4, 9, 16, 25, 36, 64"),
+    (
+        "?images=64&steps=1000",
+        {1: 64},
+        "steps: images × network evaluations must be at most 20,000",
+    ),
+    ("?digit=10&seed=7", {2: 7}, "digit must be one of any, 0, 1"),
+    ("?digit=none&steps=5", {3: 5}, "digit must be one of any, 0, 1"),
+    ("?digit=%3Cscript%3Ealert(1)%3C/script%3E", {}, "digit must be"),
+    ("?sampler=<img/src/onerror=alert(1)>&images=4", {1: 4}, "sampler must be"),
+    ("?grid=power(0.3)", {}, "grid must be one of best, power"),
+    ("?eta=nan&sampler=ddim", {4: "ddim"}, "eta must be"),
+    ("?eta=0.5", {}, "eta: sampler unipc2 has no eta"),
+    ("?guidance=inf&digit=2", {0: "2"}, "guidance must be"),
+    ("?seed=" + "9" * 5000, {}, "seed (for 16 images) must be"),
+    ("?seed=x&steps=0&digit=7", {0: "7"}, "seed must be a number; steps must be a whole number"),
 ]
 
 
-@pytest.mark.parametrize(("query", "kept", "words"), WRONG, ids=[query[:20] for query, _, _ in WRONG])
+@pytest.mark.parametrize(
+    ("query", "kept", "words"), WRONG, ids=[query[:20] for query, _, _ in WRONG]
+)
 def test_of_a_link_what_cannot_be_is_named_and_falls_back_alone(query, kept, words, monkeypatch):
     said = []
     monkeypatch.setattr(gr, "Warning", said.append)
     expected = [kept.get(k, value) for k, value in enumerate(USUAL)]
     assert app.restore(query) == (*expected, True)
     assert len(said) == 1 and words in said[0] and "\n" not in said[0]
-    assert "alert" not in said[0] and "<" not in said[0] and "none" not in said[0] and len(said[0]) < 300
+    assert (
+        "alert" not in said[0]
+        and "<" not in said[0]
+        and "none" not in said[0]
+        and len(said[0]) < 300
+    )
 
 
 def test_messages_name_the_field_as_the_page_does(monkeypatch):
@@ -160,24 +225,35 @@ def test_only_a_seed_can_be_picked():
         return app._picked(gr.EventData(None, data))
 
     assert picked({"seed": 7}) == 7 and picked({"seed": 2**32 - 1}) == 2**32 - 1
-    for wrong in ({"seed": None}, {"seed": "7"}, {"seed": -1}, {"seed": 2**32}, {"seed": True}, {}, None, [7]):
+    for wrong in (*({"seed": seed} for seed in (None, "7", -1, 2**32, True)), {}, None, [7]):
         assert not isinstance(picked(wrong), int)
 
 
 @pytest.mark.slow
 def test_the_command_of_the_readme_starts_the_app_without_a_network():
-    """python app.py in a new process answers, with a proxy that leads nowhere for all that is not loopback."""
+    """python app.py in a new process answers, with a proxy that leads nowhere for all that is not
+    loopback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     dead = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
-    process = subprocess.Popen([sys.executable, "app.py"], cwd=Path(app.__file__).parent, env={
-        **os.environ, **dead, "NO_PROXY": "127.0.0.1,localhost", "GRADIO_SERVER_PORT": str(port)})
+    process = subprocess.Popen(
+        [sys.executable, "app.py"],
+        cwd=Path(app.__file__).parent,
+        env={
+            **os.environ,
+            **dead,
+            "NO_PROXY": "127.0.0.1,localhost",
+            "GRADIO_SERVER_PORT": str(port),
+        },
+    )
     try:
         for _ in range(240):
             assert process.poll() is None
             try:
-                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
+                page = (
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
+                )
                 break
             except OSError:
                 time.sleep(0.25)
@@ -188,7 +264,8 @@ def test_the_command_of_the_readme_starts_the_app_without_a_network():
 
 
 def test_private_events_cannot_be_called_by_a_name(client):
-    for name in ("/restore", "/try_again", "/save_gif", "/_weights_in_use", "/_picked", "/random_seed", "/lambda"):
+    private = "/restore /try_again /save_gif /_weights_in_use /_picked /random_seed /lambda"
+    for name in private.split():
         with pytest.raises(ValueError, match="Cannot find a function"):
             client.predict(api_name=name)
 
@@ -197,8 +274,14 @@ def test_nobody_watches_and_nothing_large_is_taken(client):
     for path in ("monitoring", "monitoring/summary"):
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(f"{client.src}{path}", timeout=10)
-    large = b"--x\r\nContent-Disposition: form-data; name=\"files\"; filename=\"a\"\r\n\r\n" + b"0" * 2_000_000 + b"\r\n--x--\r\n"
-    request = urllib.request.Request(f"{client.src}gradio_api/upload", large, {"Content-Type": "multipart/form-data; boundary=x"})
+    large = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+        + b"0" * 2_000_000
+        + b"\r\n--x--\r\n"
+    )
+    request = urllib.request.Request(
+        f"{client.src}gradio_api/upload", large, {"Content-Type": "multipart/form-data; boundary=x"}
+    )
     # it is refused before all of it was sent: the client may see that first
     with pytest.raises(urllib.error.URLError, match="413|Broken pipe|reset"):
         urllib.request.urlopen(request, timeout=10)
@@ -219,16 +302,29 @@ def test_a_link_to_the_page_has_a_card_of_its_own(page):
     tags = head(page)
     assert tags["og:title"] == tags["twitter:title"] == "From noise to digits"
     assert tags["og:description"] == tags["description"] == app.CARD and len(app.CARD) < 160
-    assert tags["og:image"] == tags["twitter:image"] == f"{page.local_url}card.png" and tags["twitter:card"] == "summary_large_image"
-    assert not any("gradio" in value.lower() for name, value in tags.items() if name.startswith(("og:", "twitter:")))
+    assert (
+        tags["og:image"] == tags["twitter:image"] == f"{page.local_url}card.png"
+        and tags["twitter:card"] == "summary_large_image"
+    )
+    assert not any(
+        "gradio" in value.lower()
+        for name, value in tags.items()
+        if name.startswith(("og:", "twitter:"))
+    )
     with urllib.request.urlopen(tags["og:image"], timeout=60) as answer, Image.open(answer) as card:
         assert card.format == "PNG" and card.size == (1210, 590)
-        noise, digits = card.crop((0, 0, 590, 590)).convert("L"), card.crop((620, 0, 1210, 590)).convert("L")
+        noise, digits = (
+            card.crop((0, 0, 590, 590)).convert("L"),
+            card.crop((620, 0, 1210, 590)).convert("L"),
+        )
         black = [sum(part.histogram()[:30]) / 590**2 for part in (noise, digits)]
         assert black[0] < 0.5 < black[1]  # digits stand on black
 
 
 def test_the_card_is_found_behind_a_proxy_and_names_no_tag_of_the_asker(page):
     tags = head(page, {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "ada-space.hf.space"})
-    assert tags["og:image"] == "https://ada-space.hf.space/card.png" and tags["og:url"] == "https://ada-space.hf.space/"
+    assert (
+        tags["og:image"] == "https://ada-space.hf.space/card.png"
+        and tags["og:url"] == "https://ada-space.hf.space/"
+    )
     assert head(page, {"X-Forwarded-Host": 'x"><script>'})["og:title"] == "From noise to digits"

@@ -1,4 +1,5 @@
-"""python -m train.benchmark.training: that what is compared is the same work. How fast it is depends on the machine."""
+"""python -m train.benchmark.training: that what is compared is the same work. How fast it is
+depends on the machine."""
 
 import copy
 import json
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from ddpm.unet import UNet
-from tests.helpers import DIGITS, in_diffusers, tiny_unet
+from tests.helpers import DIGITS, in_diffusers, split, tiny_unet
 from train.benchmark import training
 from train.data import DATASETS, Data
 from train.evaluate.panel import Verdict
@@ -57,7 +58,12 @@ def test_the_network_of_diffusers_is_ours():
 
 def test_all_contestants_are_measured_and_written(tmp_path, capsys):
     out = tmp_path / "speed.json"
-    assert training.main([*TINY, "--attention", "7", "--steps", "2", "--rounds", "2", "--out", str(out)]) == 0
+    assert (
+        training.main(
+            [*TINY, "--attention", "7", "--steps", "2", "--rounds", "2", "--out", str(out)]
+        )
+        == 0
+    )
     report = json.loads(out.read_text())
     printed = capsys.readouterr().out
     assert list(report["figures"]) == ["ours", "plain loop", "diffusers in that loop"]
@@ -77,8 +83,8 @@ def test_without_diffusers_the_line_says_so(monkeypatch, capsys):
 
 def test_budgets_are_runs_of_their_own_up_to_the_floor(referee, tmp_path, capsys, monkeypatch):
     out = tmp_path / "floor.json"
-    options = [*TINY, "--attention", "7", "--to-floor", "--minutes", "0.001", "--data", str(DIGITS), "--judge", str(referee),
-               "--samples", "10", "--out", str(out)]
+    judged = split("--data", DIGITS, "--judge", referee, "--samples 10 --out", out)
+    options = [*TINY, *split("--attention 7 --to-floor --minutes 0.001"), *judged]
     capsys.readouterr()
     assert training.main(options) == 0
     report, printed = json.loads(out.read_text()), capsys.readouterr().out
@@ -91,20 +97,31 @@ def test_budgets_are_runs_of_their_own_up_to_the_floor(referee, tmp_path, capsys
     monkeypatch.setattr(training.Pipeline, "from_pretrained", lambda source, device: None)
     test, ratios = digits().images[:10], iter([0.9, 99.0, 1.0])
     monkeypatch.setattr(training, "draw", lambda *args, **settings: test)
-    monkeypatch.setattr(training.panel, "worst", lambda found, floor: Verdict("texture", next(ratios), None))
+    monkeypatch.setattr(
+        training.panel, "worst", lambda found, floor: Verdict("texture", next(ratios), None)
+    )
     assert training.main([*options, "--minutes", "3", "1", "2"]) == 0
     assert "reached after 8.0 s" in capsys.readouterr().out
     assert [run["seconds"] for run in json.loads(out.read_text())["runs"]] == [9, 7, 8]
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    (["--steps", "0"], "--steps must be in"), (["--rounds", "-1"], "--rounds must be in"), (["--width", "12"], "multiple of 8"),
-    (["--attention", "13"], "[28, 14, 7]"), (["--batch-size", "0"], "batch-size"), (["--out", "nowhere/a.json"], "cannot write"),
-    (["--to-floor"], "go together"), (["--minutes", "1"], "go together"), (["--to-floor", "--minutes", "nan"], "above 0"),
-    (["--to-floor", "--minutes", "1", "--samples", "1"], "--samples must be in"),
-    (["--to-floor", "--minutes", "1", "--width", "12"], "multiple of 8"),
-    (["--to-floor", "--minutes", "1", "--judge", "nowhere"], "no judges in"),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--steps", "0"], "--steps must be in"),
+        (["--rounds", "-1"], "--rounds must be in"),
+        (["--width", "12"], "multiple of 8"),
+        (["--attention", "13"], "[28, 14, 7]"),
+        (["--batch-size", "0"], "batch-size"),
+        (["--out", "nowhere/a.json"], "cannot write"),
+        (["--to-floor"], "go together"),
+        (["--minutes", "1"], "go together"),
+        (["--to-floor", "--minutes", "nan"], "above 0"),
+        (["--to-floor", "--minutes", "1", "--samples", "1"], "--samples must be in"),
+        (["--to-floor", "--minutes", "1", "--width", "12"], "multiple of 8"),
+        (["--to-floor", "--minutes", "1", "--judge", "nowhere"], "no judges in"),
+    ],
+)
 def test_bad_options_cost_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, options, words):
     monkeypatch.chdir(tmp_path)
     assert training.main([*TINY, *options]) == 2
@@ -131,13 +148,21 @@ def test_any_data_set_with_a_shape_of_its_own_can_be_chosen():
             with pytest.raises(SystemExit):
                 training.parser().parse_args(["--dataset", name])
         else:
-            options = training.parser().parse_args([*TINY, "--dataset", name, "--attention", str(source.shape[1])])
+            options = training.parser().parse_args(
+                [*TINY, "--dataset", name, "--attention", str(source.shape[1])]
+            )
             _, data, _ = training.start(options, torch.device("cpu"))
             assert data.images.shape[1:] == (source.shape[0], source.shape[1], source.shape[1])
 
 
 def test_without_a_name_the_benchmarks_are_named():
-    done = subprocess.run([sys.executable, "-m", "train.benchmark"], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "train.benchmark"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stdout == ""
     for module in ("train.benchmark.sampling", "train.benchmark.training"):
         assert f"python -m {module}" in done.stderr and find_spec(module)

@@ -12,12 +12,16 @@ from ddpm.engine import cpus
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A function that makes a machine: how many CPUs a process may run on, its groups, and files of the groups."""
+    """A function that makes a machine: how many CPUs a process may run on, its groups, and files of
+    the groups."""
 
     def make(count, groups, **files):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
         monkeypatch.setattr(cpus, "_ROOT", tmp_path)
-        for name, text in {"proc/self/cgroup": groups, **{f"sys/fs/cgroup/{n}": t for n, t in files.items()}}.items():
+        for name, text in {
+            "proc/self/cgroup": groups,
+            **{f"sys/fs/cgroup/{n}": t for n, t in files.items()},
+        }.items():
             if text is not None:
                 (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
                 (tmp_path / name).write_text(text)
@@ -25,23 +29,37 @@ def machine(tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(("count", "groups", "files", "expected"), [
-    (1, None, {}, 1), (64, None, {}, 64),
-    # Version 2: the group, or one above it, may be limited.
-    (64, "0::/\n", {"cpu.max": "200000 100000\n"}, 2), (64, "0::/\n", {"cpu.max": "max 100000\n"}, 64),
-    (64, "0::/\n", {"cpu.max": "150000 100000\n"}, 2), (64, "0::/\n", {"cpu.max": "10000 100000\n"}, 1),
-    (1, "0::/\n", {"cpu.max": "200000 100000\n"}, 1), (64, "0::/\n", {}, 64),
-    (64, "0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "300000 100000\n"}, 3),
-    (64, "0::/a/b\n", {"a/b/cpu.max": "200000 100000\n", "a/cpu.max": "300000 100000\n"}, 2),
-    (64, "0::/of/the/host\n", {"cpu.max": "200000 100000\n"}, 2),
-    # Version 1, which keeps a mount for each controller.
-    (64, "5:cpu,cpuacct:/x\n3:memory:/x\n", {"cpu,cpuacct/x/cpu.cfs_quota_us": "200000\n", "cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"}, 2),
-    (64, "5:cpu,cpuacct:/of/the/host\n", {"cpu,cpuacct/cpu.cfs_quota_us": "400000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, 4),
-    (64, "5:cpu,cpuacct:/\n", {"cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, 64),
-    # What no kernel writes.
-    (64, "0::/\n", {"cpu.max": ""}, 64), (64, "0::/\n", {"cpu.max": "x y\n"}, 64), (64, "0::/\n", {"cpu.max": "200000 0\n"}, 64),
-    (64, "", {"cpu.max": "200000 100000\n"}, 64),
-])
+def version_1(group, quota):
+    """The files of a group of version 1."""
+    return {f"{group}/cpu.cfs_quota_us": f"{quota}\n", f"{group}/cpu.cfs_period_us": "100000\n"}
+
+
+@pytest.mark.parametrize(
+    ("count", "groups", "files", "expected"),
+    [
+        (1, None, {}, 1),
+        (64, None, {}, 64),
+        # Version 2: the group, or one above it, may be limited.
+        (64, "0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        (64, "0::/\n", {"cpu.max": "max 100000\n"}, 64),
+        (64, "0::/\n", {"cpu.max": "150000 100000\n"}, 2),
+        (64, "0::/\n", {"cpu.max": "10000 100000\n"}, 1),
+        (1, "0::/\n", {"cpu.max": "200000 100000\n"}, 1),
+        (64, "0::/\n", {}, 64),
+        (64, "0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "300000 100000\n"}, 3),
+        (64, "0::/a/b\n", {"a/b/cpu.max": "200000 100000\n", "a/cpu.max": "300000 100000\n"}, 2),
+        (64, "0::/of/the/host\n", {"cpu.max": "200000 100000\n"}, 2),
+        # Version 1, which keeps a mount for each controller.
+        (64, "5:cpu,cpuacct:/x\n3:memory:/x\n", version_1("cpu,cpuacct/x", 200000), 2),
+        (64, "5:cpu,cpuacct:/of/the/host\n", version_1("cpu,cpuacct", 400000), 4),
+        (64, "5:cpu,cpuacct:/\n", version_1("cpu,cpuacct", -1), 64),
+        # What no kernel writes.
+        (64, "0::/\n", {"cpu.max": ""}, 64),
+        (64, "0::/\n", {"cpu.max": "x y\n"}, 64),
+        (64, "0::/\n", {"cpu.max": "200000 0\n"}, 64),
+        (64, "", {"cpu.max": "200000 100000\n"}, 64),
+    ],
+)
 def test_a_container_has_the_cpus_it_was_granted(machine, count, groups, files, expected):
     machine(count, groups, **files)
     assert cpus.available() == expected
@@ -83,4 +101,9 @@ def test_a_forked_process_does_not_wait_for_threads_that_were_not_forked_along()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0, "the child hung"
     """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )

@@ -25,7 +25,9 @@ def test_mnist_is_read_as_it_is():
     assert data.classes == tuple("0123456789")
 
 
-@pytest.mark.parametrize(("name", "folder"), [("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")])
+@pytest.mark.parametrize(
+    ("name", "folder"), [("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")]
+)
 def test_the_relatives_of_mnist_are_read_from_their_own_folders(tmp_path, name, folder):
     shutil.copytree(DIGITS / "MNIST", tmp_path / folder)  # the same file format
     data = DATASETS[name].training(tmp_path, None)
@@ -36,8 +38,16 @@ def test_the_relatives_of_mnist_are_read_from_their_own_folders(tmp_path, name, 
 def test_colour_data_sets_become_channels_first():
     """CIFAR-10's own files are checksummed, so a stand-in with its attributes is read instead."""
     pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
-    cifar = type("CIFAR10", (), {"__init__": lambda self, root, train, download: None, "data": pixels,
-                                 "targets": [3, 1, 4, 1, 5], "classes": list("abcdefghij")})
+    cifar = type(
+        "CIFAR10",
+        (),
+        {
+            "__init__": lambda self, root, train, download: None,
+            "data": pixels,
+            "targets": [3, 1, 4, 1, 5],
+            "classes": list("abcdefghij"),
+        },
+    )
     data = _torchvision(cifar, (3, 32)).training(Path(), None)
     assert data.images.shape == (5, 3, 32, 32)
     assert data.images[2, 1, 7, 9] == pixels[2, 7, 9, 1]
@@ -70,12 +80,12 @@ def test_sixteen_bits_a_pixel_are_scaled_not_clipped(tmp_path):
 
 def test_photos_stand_upright_and_transparency_is_white(tmp_path):
     turned = Image.new("L", (16, 8), 0)
-    turned.paste(255, (0, 0, 8, 8))                                        # left half white
+    turned.paste(255, (0, 0, 8, 8))  # left half white
     exif = turned.getexif()
-    exif[0x0112] = 6                                                       # "turn me a quarter to the right"
+    exif[0x0112] = 6  # "turn me a quarter to the right"
     turned.save(tmp_path / "a.png", exif=exif)
     data = folder(tmp_path, 8).images[0, 0]
-    assert data[:4].float().mean() > 250 > 5 > data[4:].float().mean()     # now the upper half is
+    assert data[:4].float().mean() > 250 > 5 > data[4:].float().mean()  # now the upper half is
     Image.new("LA", (8, 8), (0, 0)).save(tmp_path / "a.png")
     assert (folder(tmp_path, 8).images == 255).all()
 
@@ -132,7 +142,9 @@ def test_bad_folders_are_refused_and_the_culprit_is_named(tmp_path):
         folder(tmp_path, 8)
     cut.unlink()
     picture(tmp_path / "b" / "colour.png", "RGB")
-    with pytest.raises(ValueError, match=r"mixed channels: .*good\.png is grayscale but .*colour\.png is RGB"):
+    with pytest.raises(
+        ValueError, match=r"mixed channels: .*good\.png is grayscale but .*colour\.png is RGB"
+    ):
         folder(tmp_path, 8)
     (tmp_path / "b" / "colour.png").unlink()
     picture(tmp_path / "stray.png")

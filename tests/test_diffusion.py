@@ -11,7 +11,11 @@ from tests.helpers import tiny_unet
 def batch(n=6, seed=1):
     generator = torch.Generator().manual_seed(seed)
     x0 = torch.randn(n, 1, 8, 8, generator=generator).clamp(-1, 1)
-    return x0, torch.randint(0, 11, (n,), generator=generator), torch.randn(n, 1, 8, 8, generator=generator)
+    return (
+        x0,
+        torch.randint(0, 11, (n,), generator=generator),
+        torch.randn(n, 1, 8, 8, generator=generator),
+    )
 
 
 def test_every_type_that_a_network_may_have_has_formulas():
@@ -23,18 +27,26 @@ def test_a_perfect_prediction_gives_x0_back(name):
     x0, eps = (z.double() for z in batch()[::2])
     alpha, sigma = (c[:, None, None, None] for c in Schedule()(torch.linspace(1, 990, 6)))
     target = PREDICTIONS[name].target(x0, eps, alpha, sigma)
-    torch.testing.assert_close(PREDICTIONS[name].x0(target, alpha * x0 + sigma * eps, alpha, sigma), x0,
-                               rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        PREDICTIONS[name].x0(target, alpha * x0 + sigma * eps, alpha, sigma),
+        x0,
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 def test_the_closed_form_is_the_chain_of_single_steps():
-    """q(x_t | x0) by drawing step after step with the betas has the mean and variance of DDPM, Eq. 4."""
+    """q(x_t | x0) by drawing step after step with the betas has the mean and variance of DDPM, Eq.
+    4."""
     schedule = Schedule("linear", 50)
     from ddpm.schedule import SCHEDULES
+
     x = torch.full((200_000,), 0.7, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     for beta in SCHEDULES["linear"](50)[:30]:
-        x = (1 - beta).sqrt() * x + beta.sqrt() * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        x = (1 - beta).sqrt() * x + beta.sqrt() * torch.randn(
+            x.shape, generator=generator, dtype=x.dtype
+        )
     alpha, sigma = schedule(30)
     assert x.mean().item() == pytest.approx(0.7 * alpha.item(), abs=4 * sigma.item() / 200_000**0.5)
     assert x.std().item() == pytest.approx(sigma.item(), rel=0.01)
@@ -44,7 +56,9 @@ def test_noise_at_0_is_none_and_at_T_is_almost_all():
     x0, _, eps = batch()
     schedule = Schedule()
     assert torch.equal(add_noise(schedule, x0, torch.zeros(6), eps), x0)
-    torch.testing.assert_close(add_noise(schedule, x0, torch.full((6,), 1000.0), eps), eps, rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        add_noise(schedule, x0, torch.full((6,), 1000.0), eps), eps, rtol=0, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("prediction", PREDICTION_TYPES)
@@ -70,7 +84,9 @@ def test_guidance_is_a_line_through_both_predictions():
     assert guided.abs().max() < 1
     torch.testing.assert_close(guided, 3 * with_label - 2 * without, rtol=1e-4, atol=1e-5)
     none = torch.full((4,), model.classes)
-    torch.testing.assert_close(denoiser(model, none, guidance=2.0)(x, 50), without, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        denoiser(model, none, guidance=2.0)(x, 50), without, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_the_denoiser_clips_x0_and_leaves_gradients_and_inputs_alone():

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from ddpm import Pipeline, Schedule, Settings, Start, hub
 from ddpm.diffusion import coefficients
 from ddpm.samplers import SAMPLERS
-from tests.helpers import DIGITS, TINY, tiny_unet
+from tests.helpers import DIGITS, TINY, split, tiny_unet
 from tests.hub_server import OWNER
 from train import distill
 from train.__main__ import main as train
@@ -69,7 +69,9 @@ def test_the_student_is_never_asked_two_things_at_one_time(teacher):
     assert all(walk == sorted(walk, reverse=True) and min(walk) >= 1 for walk in times.values())
 
 
-def test_a_ddim_step_with_what_the_student_should_predict_arrives_where_the_teacher_was(teacher, walks, monkeypatch):
+def test_a_ddim_step_with_what_the_student_should_predict_arrives_where_the_teacher_was(
+    teacher, walks, monkeypatch
+):
     monkeypatch.setattr(distill, "OWN", 0.0)
     times, (x0, y, t, eps) = sampled(walks, teacher)
     seen = set()
@@ -78,9 +80,13 @@ def test_a_ddim_step_with_what_the_student_should_predict_arrives_where_the_teac
         for k in range(steps):
             rows = t.double().sub(path[k]).abs() < 1e-3
             seen.add((steps, k))
-            start, arrival = (walks.states[distill.MOMENTS.index(m)].float() for m in (starts[k], ends[k]))
+            start, arrival = (
+                walks.states[distill.MOMENTS.index(m)].float() for m in (starts[k], ends[k])
+            )
             for time, states in ((path[k], start), (path[k + 1], arrival)):
-                alpha, sigma = coefficients(teacher.model.schedule, torch.tensor([time], dtype=torch.float64))
+                alpha, sigma = coefficients(
+                    teacher.model.schedule, torch.tensor([time], dtype=torch.float64)
+                )
                 came = alpha * x0[rows] + sigma * eps[rows]  # of one walk among all, with its label
                 apart = (came[:, None] - states[None]).abs().amax((2, 3, 4))
                 nearest = apart.min(1)
@@ -100,9 +106,12 @@ def test_later_jumps_also_start_from_where_the_student_comes_to(teacher, walks, 
         frames = list(student.stream(Settings(seeds, walks.labels.tolist(), "ddim", steps)))
         for k, time in enumerate(walk):
             rows = t.double().sub(time).abs() < 1e-3
-            alpha, sigma = coefficients(teacher.model.schedule, torch.tensor([time], dtype=torch.float64))
+            alpha, sigma = coefficients(
+                teacher.model.schedule, torch.tensor([time], dtype=torch.float64)
+            )
             apart = (alpha * x0[rows] + sigma * eps[rows])[:, None] - frames[k].x[None]
-            assert apart.abs().amax((2, 3, 4)).amin(1).max() < 2e-2  # noise is kept in half precision
+            # noise is kept in half precision
+            assert apart.abs().amax((2, 3, 4)).amin(1).max() < 2e-2
 
 
 def test_the_processes_together_see_the_whole_batch(teacher, walks):
@@ -123,11 +132,22 @@ def test_a_student_needs_not_be_told_how_to_sample(student_run, capsys):
     assert "distilled for walks of 4, 2, 1 evaluations" in card and "12 walks of" in card
 
 
-@pytest.mark.parametrize("asked", [{"sampler": "unipc2"}, {"steps": 3}, {"steps": 20}, {"grid": "uniform"},
-                                   {"guidance": 1.0}, {"eta": 0.5}])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"sampler": "unipc2"},
+        {"steps": 3},
+        {"steps": 20},
+        {"grid": "uniform"},
+        {"guidance": 1.0},
+        {"eta": 0.5},
+    ],
+)
 def test_what_makes_no_sense_for_a_student_is_refused_in_one_line(student_run, asked):
     student = Pipeline.from_pretrained(student_run)
-    with pytest.raises(ValueError, match=r"distilled: it samples with ddim in 4, 2, 1 steps") as error:
+    with pytest.raises(
+        ValueError, match=r"distilled: it samples with ddim in 4, 2, 1 steps"
+    ) as error:
         student.sample([0], **asked)
     assert "\n" not in str(error.value)
 
@@ -140,15 +160,21 @@ def test_a_student_starts_from_an_image_at_its_own_times(student_run):
         assert (noisy.t, end.t, end.nfe) == (t, 0, 4 - k)
         alpha, sigma = coefficients(student.model.schedule, torch.tensor([t], dtype=torch.float64))
         eps = torch.randn(1, 28, 28, generator=torch.Generator().manual_seed(5))
-        torch.testing.assert_close(noisy.x, (alpha * x0 + sigma * eps).float(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            noisy.x, (alpha * x0 + sigma * eps).float(), rtol=1e-4, atol=1e-4
+        )
     assert len(list(student.forward(x0, seeds=[0], times=[*student.walks[4], 0.0]))) == 5
-    with pytest.raises(ValueError, match=r"its walk of 2 steps starts at one of [\d., ]+, not 500.5"):
+    with pytest.raises(
+        ValueError, match=r"its walk of 2 steps starts at one of [\d., ]+, not 500.5"
+    ):
         student.stream(Settings([5], sampler="ddim", steps=2, start=Start(x0, 500.5)))
     with pytest.raises(ValueError, match="knows no other times than its own"):
         student.forward(x0, seeds=[0], times=[500.0])
 
 
-def test_a_stopped_run_that_is_resumed_ends_with_the_same_weights(run, student_run, tmp_path, monkeypatch, capsys):
+def test_a_stopped_run_that_is_resumed_ends_with_the_same_weights(
+    run, student_run, tmp_path, monkeypatch, capsys
+):
     out, look = tmp_path / "again", _Watcher.look
 
     def stop(watcher, record):
@@ -172,7 +198,10 @@ def test_walks_that_are_damaged_or_not_those_of_the_run_are_refused(student_run,
     shutil.copytree(student_run, out)
     again = ["--out", str(out), "--resume", "--steps", "6"]
     whole = (out / distill.FILE).read_bytes()
-    for bad, words in ((whole[:-9], "is damaged: delete it"), (whole[:-1] + bytes([whole[-1] ^ 1]), "are not those that")):
+    for bad, words in (
+        (whole[:-9], "is damaged: delete it"),
+        (whole[:-1] + bytes([whole[-1] ^ 1]), "are not those that"),
+    ):
         (out / distill.FILE).write_bytes(bad)
         assert distill.main(again) == 2
         assert words in error_of(capsys)
@@ -182,10 +211,21 @@ def test_walks_that_are_damaged_or_not_those_of_the_run_are_refused(student_run,
 
 def test_a_sweep_of_a_student_has_its_own_walks(student_run, referee, tmp_path, capsys):
     out = tmp_path / "sweep.jsonl"
-    options = ["--sweep", "--samples", "30", "--out", str(out), "--judge", str(referee), "--data", str(DIGITS)]
+    options = split("--sweep --samples 30 --out", out, "--judge", referee, "--data", DIGITS)
     assert evaluate([str(student_run), *options, "--plot", str(tmp_path / "a.png")]) == 0
-    assert [(cell["sampler"], cell["cost"]) for cell in sweep.read(out)] == [("ddim", 1), ("ddim", 2), ("ddim", 4)]
-    assert list(sweep.curves({sweep.Cell(*(cell[n] for n in sweep.Cell._fields)): cell["ratio"] for cell in sweep.read(out)})) == ["distilled"]
+    assert [(cell["sampler"], cell["cost"]) for cell in sweep.read(out)] == [
+        ("ddim", 1),
+        ("ddim", 2),
+        ("ddim", 4),
+    ]
+    assert list(
+        sweep.curves(
+            {
+                sweep.Cell(*(cell[n] for n in sweep.Cell._fields)): cell["ratio"]
+                for cell in sweep.read(out)
+            }
+        )
+    ) == ["distilled"]
     assert evaluate([str(student_run), *options, "--samplers", "unipc2"]) == 2
     assert "own walks" in error_of(capsys)
 
@@ -193,7 +233,9 @@ def test_a_sweep_of_a_student_has_its_own_walks(student_run, referee, tmp_path, 
 def test_a_student_goes_to_the_hub_and_comes_back(hub_server, student_run):
     repo = f"{OWNER}/fast"
     assert push.main([str(student_run), repo]) == 0
-    assert not any("unet" in name for name in hub_server.files(repo)), "diffusers cannot sample with it"
+    assert not any("unet" in name for name in hub_server.files(repo)), (
+        "diffusers cannot sample with it"
+    )
     assert "DDPMPipeline" not in hub_server.files(repo)["README.md"].decode()
     student = Pipeline.from_pretrained(repo)
     assert torch.equal(student.sample([5]).x, Pipeline.from_pretrained(student_run).sample([5]).x)
@@ -219,11 +261,21 @@ def test_what_cannot_be_is_said_in_one_line(run, student_run, tmp_path, capsys):
     assert not any((tmp_path / name).exists() for name in "abcd")
 
 
-@pytest.mark.parametrize("distilled", [
-    [], {}, {"teacher": "x", "walks": {"1": [9]}}, {"teacher": "0" * 64, "walks": {}},
-    {"teacher": "0" * 64, "walks": {"2": [9]}}, {"teacher": "0" * 64, "walks": {"1": [0.5]}},
-    {"teacher": "0" * 64, "walks": {"1": [float("nan")]}}, {"teacher": "0" * 64, "walks": {"2": [5, 9]}},
-    {"teacher": "0" * 64, "walks": {"1": [1001]}}, {"teacher": "0" * 64, "walks": {"0": []}}])
+@pytest.mark.parametrize(
+    "distilled",
+    [
+        [],
+        {},
+        {"teacher": "x", "walks": {"1": [9]}},
+        {"teacher": "0" * 64, "walks": {}},
+        {"teacher": "0" * 64, "walks": {"2": [9]}},
+        {"teacher": "0" * 64, "walks": {"1": [0.5]}},
+        {"teacher": "0" * 64, "walks": {"1": [float("nan")]}},
+        {"teacher": "0" * 64, "walks": {"2": [5, 9]}},
+        {"teacher": "0" * 64, "walks": {"1": [1001]}},
+        {"teacher": "0" * 64, "walks": {"0": []}},
+    ],
+)
 def test_nonsense_about_walks_in_a_config_is_refused_in_one_line(student_run, tmp_path, distilled):
     folder = tmp_path / "model"
     shutil.copytree(student_run, folder)

@@ -30,44 +30,75 @@ def built_in(tmp_path_factory):
 
 def drawn_by_diffusers(folder, steps, scheduler=DDPMScheduler):
     """N×C×H×W in [0, 1]: what diffusers draws from the noise that our seeds give."""
-    # Where x0 is clipped, DDIM there goes on along the old noise unless it is told to look again, as ours always does.
-    kind, more = (DDIMPipeline, {"use_clipped_model_output": True}) if scheduler is DDIMScheduler else (DDPMPipeline, {})
+    # Where x0 is clipped, DDIM there goes on along the old noise unless it is told to look again,
+    # as ours always does.
+    kind, more = (
+        (DDIMPipeline, {"use_clipped_model_output": True})
+        if scheduler is DDIMScheduler
+        else (DDPMPipeline, {})
+    )
     theirs = kind.from_pretrained(folder)
     theirs.scheduler = scheduler.from_config(theirs.scheduler.config)
     theirs.set_progress_bar_config(disable=True)
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-    images = theirs(len(SEEDS), generators, num_inference_steps=steps, output_type="np", **more).images
+    images = theirs(
+        len(SEEDS), generators, num_inference_steps=steps, output_type="np", **more
+    ).images
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize(("sampler", "scheduler", "steps"), [("ddpm", DDPMScheduler, 20), ("ddim", DDIMScheduler, 10)])
+@pytest.mark.parametrize(
+    ("sampler", "scheduler", "steps"), [("ddpm", DDPMScheduler, 20), ("ddim", DDIMScheduler, 10)]
+)
 def test_diffusers_draws_the_same_pictures_from_the_same_noise(built_in, sampler, scheduler, steps):
     ours, folder = built_in
-    x = ours.sample(seeds=SEEDS, labels=ours.model.classes, sampler=sampler, steps=steps, grid="uniform").x
+    x = ours.sample(
+        seeds=SEEDS, labels=ours.model.classes, sampler=sampler, steps=steps, grid="uniform"
+    ).x
     theirs = drawn_by_diffusers(folder, steps, scheduler)
     assert x.std() > 0.3
     torch.testing.assert_close(theirs, (x / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-4)
 
 
 def test_its_dpm_solver_which_cannot_clip_draws_nearly_the_same(built_in):
-    """Pixels that it leaves beyond the range end as the same black or white; one in fifty may be off by more."""
+    """Pixels that it leaves beyond the range end as the same black or white; one in fifty may be
+    off by more."""
     ours, folder = built_in
-    x = ours.sample(seeds=SEEDS, labels=ours.model.classes, sampler="dpm++2m", steps=10, grid="uniform").x
-    off = (drawn_by_diffusers(folder, 10, DPMSolverMultistepScheduler) - (x / 2 + 0.5).clamp(0, 1)).abs()
+    x = ours.sample(
+        seeds=SEEDS, labels=ours.model.classes, sampler="dpm++2m", steps=10, grid="uniform"
+    ).x
+    off = (
+        drawn_by_diffusers(folder, 10, DPMSolverMultistepScheduler) - (x / 2 + 0.5).clamp(0, 1)
+    ).abs()
     assert off.mean() < 1 / 255 and (off > 4 / 255).float().mean() < 0.02
 
 
-@pytest.mark.parametrize("changes", [
-    {"prediction": "eps"}, {"prediction": "x0", "channels": 3}, {"classes": 0, "schedule": Schedule("cosine", 50)},
-    {"schedule": Schedule("linear", 1000)}, {"schedule": Schedule("linear", 10)},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prediction": "eps"},
+        {"prediction": "x0", "channels": 3},
+        {"classes": 0, "schedule": Schedule("cosine", 50)},
+        {"schedule": Schedule("linear", 1000)},
+        {"schedule": Schedule("linear", 10)},
+    ],
+)
 def test_every_prediction_and_schedule_goes_over(tmp_path, changes):
     model = tiny_unet(**{"schedule": Schedule("linear", 100)} | changes)
     for name, content in layout(model, {}).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_atomic(tmp_path / name, content)
-    x = Pipeline(model).sample(seeds=SEEDS, labels=model.classes or None, sampler="ddim", steps=10, grid="uniform").x
-    torch.testing.assert_close(drawn_by_diffusers(tmp_path, 10, DDIMScheduler), (x / 2 + 0.5).clamp(0, 1), rtol=0, atol=1e-4)
+    x = (
+        Pipeline(model)
+        .sample(seeds=SEEDS, labels=model.classes or None, sampler="ddim", steps=10, grid="uniform")
+        .x
+    )
+    torch.testing.assert_close(
+        drawn_by_diffusers(tmp_path, 10, DDIMScheduler),
+        (x / 2 + 0.5).clamp(0, 1),
+        rtol=0,
+        atol=1e-4,
+    )
     betas = DDPMPipeline.from_pretrained(tmp_path).scheduler.alphas_cumprod
     alpha, _ = model.schedule(torch.arange(1, model.schedule.T + 1))
     torch.testing.assert_close(betas.double(), alpha**2, rtol=1e-3, atol=1e-7)
@@ -75,7 +106,11 @@ def test_every_prediction_and_schedule_goes_over(tmp_path, changes):
 
 def test_the_same_weights_are_the_same_bytes():
     assert layout(tiny_unet(), {}) == layout(tiny_unet(), {})
-    assert all(json.loads(content) for name, content in layout(tiny_unet(), {}).items() if name.endswith(".json"))
+    assert all(
+        json.loads(content)
+        for name, content in layout(tiny_unet(), {}).items()
+        if name.endswith(".json")
+    )
 
 
 def test_bad_input_costs_one_line(tmp_path, capsys):

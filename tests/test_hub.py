@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 
 from ddpm import Pipeline, hub
 from ddpm.files import write_atomic
-from tests.helpers import tiny_unet
+from tests.helpers import split, tiny_unet
 from tests.hub_server import OWNER
 
 
@@ -41,7 +41,9 @@ def edit(folder, **changes):
     (folder / hub.CONFIG).write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("shape", [{}, {"channels": 3, "size": 32, "classes": 0, "prediction": "eps", "blocks": 2}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"channels": 3, "size": 32, "classes": 0, "prediction": "eps", "blocks": 2}]
+)
 def test_what_is_saved_comes_back(tmp_path, shape):
     model = tiny_unet(**shape)
     write(tmp_path, model, dataset="mine")
@@ -49,7 +51,10 @@ def test_what_is_saved_comes_back(tmp_path, shape):
     assert loaded.schedule == model.schedule and loaded.prediction == model.prediction
     assert config["dataset"] == "mine" and commit is None
     assert loaded.state_dict().keys() == model.state_dict().keys()
-    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
+    )
     assert not loaded.training
 
 
@@ -59,12 +64,21 @@ def test_half_precision_files_are_loaded_as_float32(folder):
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda w: w.pop("conv_in.weight"), "lacks tensor conv_in.weight"),
-    (lambda w: w.update({"evil": torch.zeros(1)}), "unknown tensor evil"),
-    (lambda w: w.update({"conv_in.bias": torch.zeros(9)}), r"conv_in.bias is \[9\], config.json wants \[8\]"),
-    (lambda w: w["conv_in.bias"].fill_(float("nan")), "conv_in.bias holds values that are not finite"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w.pop("conv_in.weight"), "lacks tensor conv_in.weight"),
+        (lambda w: w.update({"evil": torch.zeros(1)}), "unknown tensor evil"),
+        (
+            lambda w: w.update({"conv_in.bias": torch.zeros(9)}),
+            r"conv_in.bias is \[9\], config.json wants \[8\]",
+        ),
+        (
+            lambda w: w["conv_in.bias"].fill_(float("nan")),
+            "conv_in.bias holds values that are not finite",
+        ),
+    ],
+)
 def test_tensors_that_do_not_fit_are_named(folder, change, words):
     spoil(folder, change)
     with pytest.raises(ValueError, match=words):
@@ -72,8 +86,15 @@ def test_tensors_that_do_not_fit_are_named(folder, change, words):
 
 
 def test_numbers_of_another_kind_are_not_converted_in_silence(folder):
-    spoil(folder, lambda weights: weights.update({"conv_in.bias": weights["conv_in.bias"].to(torch.complex64)}))
-    with pytest.raises(ValueError, match=r"conv_in\.bias is stored as C64; valid are F32, F16, BF16"):
+    spoil(
+        folder,
+        lambda weights: weights.update(
+            {"conv_in.bias": weights["conv_in.bias"].to(torch.complex64)}
+        ),
+    )
+    with pytest.raises(
+        ValueError, match=r"conv_in\.bias is stored as C64; valid are F32, F16, BF16"
+    ):
         hub.load(folder)
 
 
@@ -87,19 +108,54 @@ def test_a_flipped_bit_and_a_cut_file_are_noticed(folder):
         hub.load(folder)
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"width": 10**12}, "8..256"), ({"width": "32"}, "width"), ({"mults": 3}, "config.json"), ({"mults": [10**9]}, "mults"),
-    ({"mults": [1] * 10**5}, "1 to 5"), ({"size": -4}, "size"), ({"classes": 10**9}, "classes"), ({"prediction": "magic"}, "v, eps, x0"),
-    ({"schedule": {"name": "cosine", "T": 10**9}}, "1..10000"), ({"schedule": {"nme": 1}}, "nme"), ({"schedule": 3}, "config.json"),
-    ({"attention": [True, "no"]}, "attention"), ({"blocks": None}, "blocks"), ({"size": float("nan")}, "size"),
-    ({"class_names": ["a"]}, "class_names"), ({"class_names": [1] * 10}, "class_names"), ({"sha256": None}, "sha256"),
-    ({"class_counts": [1]}, "class_counts"), ({"class_counts": 10 * [0]}, "class_counts"), ({"class_counts": 10 * [-1]}, "class_counts"),
-    ({"class_counts": 10 * [1.5]}, "class_counts"), ({"class_counts": 10 * [10**30]}, "class_counts"), ({"class_counts": {}}, "class_counts"),
-    *(({"history": {"commands": ["python -m train"], "images": 1, "minutes": 1.5} | changes}, "history") for changes in (
-        {"images": -1}, {"images": 10**400}, {"images": 1.5}, {"images": True}, {"minutes": float("nan")}, {"minutes": "9"},
-        {"commands": "python -m train"}, {"commands": [3]}, {"commands": ["python -m train\n```"]}, {"commands": ["<script>"]})),
-    ({"history": ["python -m train"]}, "history"), ({"history": {}}, "history"),
-])
+HISTORY = {"commands": ["python -m train"], "images": 1, "minutes": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 10**12}, "8..256"),
+        ({"width": "32"}, "width"),
+        ({"mults": 3}, "config.json"),
+        ({"mults": [10**9]}, "mults"),
+        ({"mults": [1] * 10**5}, "1 to 5"),
+        ({"size": -4}, "size"),
+        ({"classes": 10**9}, "classes"),
+        ({"prediction": "magic"}, "v, eps, x0"),
+        ({"schedule": {"name": "cosine", "T": 10**9}}, "1..10000"),
+        ({"schedule": {"nme": 1}}, "nme"),
+        ({"schedule": 3}, "config.json"),
+        ({"attention": [True, "no"]}, "attention"),
+        ({"blocks": None}, "blocks"),
+        ({"size": float("nan")}, "size"),
+        ({"class_names": ["a"]}, "class_names"),
+        ({"class_names": [1] * 10}, "class_names"),
+        ({"sha256": None}, "sha256"),
+        ({"class_counts": [1]}, "class_counts"),
+        ({"class_counts": 10 * [0]}, "class_counts"),
+        ({"class_counts": 10 * [-1]}, "class_counts"),
+        ({"class_counts": 10 * [1.5]}, "class_counts"),
+        ({"class_counts": 10 * [10**30]}, "class_counts"),
+        ({"class_counts": {}}, "class_counts"),
+        *(
+            ({"history": HISTORY | changes}, "history")
+            for changes in (
+                {"images": -1},
+                {"images": 10**400},
+                {"images": 1.5},
+                {"images": True},
+                {"minutes": float("nan")},
+                {"minutes": "9"},
+                {"commands": "python -m train"},
+                {"commands": [3]},
+                {"commands": ["python -m train\n```"]},
+                {"commands": ["<script>"]},
+            )
+        ),
+        ({"history": ["python -m train"]}, "history"),
+        ({"history": {}}, "history"),
+    ],
+)
 def test_nonsense_in_the_config_is_refused_in_one_line(folder, changes, words):
     edit(folder, **changes)
     with pytest.raises(ValueError, match=words) as error:
@@ -107,10 +163,17 @@ def test_nonsense_in_the_config_is_refused_in_one_line(folder, changes, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("", "not valid JSON"), ("[1]", "must hold an object"), ("{}", "lacks channels"), ("[" * 100_000, "not valid JSON"),
-    (" " * 2_000_000, "has 2,000,000 bytes, it may have 1,000,000"), ("\udcff", "JSON"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not valid JSON"),
+        ("[1]", "must hold an object"),
+        ("{}", "lacks channels"),
+        ("[" * 100_000, "not valid JSON"),
+        (" " * 2_000_000, "has 2,000,000 bytes, it may have 1,000,000"),
+        ("\udcff", "JSON"),
+    ],
+)
 def test_a_config_that_is_none_is_refused(folder, text, words):
     (folder / hub.CONFIG).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=words):
@@ -144,7 +207,9 @@ def test_a_hub_out_of_reach_is_said_in_one_line(monkeypatch, tmp_path):
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomic(path, b"old")
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(OSError, match="cannot write .*file: No space left"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
@@ -184,9 +249,20 @@ def test_a_new_process_pulls_and_then_asks_nothing(server, tmp_path):
 
     def draw(*options):
         out = tmp_path / "x.png"
-        done = subprocess.run([sys.executable, "-m", "ddpm", "--model", REPO, "--count", "1", "--seed", "3", "--steps", "2", *options,
-                               "--out", str(out)], capture_output=True, text=True, timeout=120, check=False, env={
-            **os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home")})
+        done = subprocess.run(
+            [
+                sys.executable,
+                *split("-m ddpm --model", REPO, "--count 1 --seed 3 --steps 2"),
+                *options,
+                "--out",
+                str(out),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home")},
+        )
         assert done.returncode == 0, done.stderr
         return out.read_bytes()
 
@@ -202,20 +278,31 @@ def test_a_revision_may_be_a_tag_a_branch_or_a_commit(server):
     server.repos[REPO]["branches"]["next"] = old
     new = server.commit(REPO, hub.files(tiny_unet(seed=1)))
     assert Pipeline.from_pretrained(REPO).commit == new
-    assert {Pipeline.from_pretrained(REPO, revision=name).commit for name in ("v1", "next", old)} == {old}
+    assert {
+        Pipeline.from_pretrained(REPO, revision=name).commit for name in ("v1", "next", old)
+    } == {old}
 
 
 def test_the_branch_may_move_between_two_files(server, monkeypatch):
     """Config and weights are of one commit in any case."""
     read = hub._read_config
-    monkeypatch.setattr(hub, "_read_config", lambda path: (server.commit(REPO, hub.files(tiny_unet(seed=1))), read(path))[1])
+    monkeypatch.setattr(
+        hub,
+        "_read_config",
+        lambda path: (server.commit(REPO, hub.files(tiny_unet(seed=1))), read(path))[1],
+    )
     same_picture(Pipeline.from_pretrained(REPO), Pipeline(tiny_unet()))
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["ada/nothing"], "no Hub repo that is open to you"), ([REPO, "v9"], "no revision 'v9'"), ([REPO, 40 * "0"], "no revision"),
-    (["ada/a--b"], "not a valid Hub repo name"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ada/nothing"], "no Hub repo that is open to you"),
+        ([REPO, "v9"], "no revision 'v9'"),
+        ([REPO, 40 * "0"], "no revision"),
+        (["ada/a--b"], "not a valid Hub repo name"),
+    ],
+)
 def test_what_the_hub_does_not_have_is_said(server, arguments, words):
     refused(words, *arguments)
 
@@ -232,8 +319,14 @@ def test_what_is_not_open_is_refused_in_one_line(server, monkeypatch):
     refused("hf auth login")
 
 
-@pytest.mark.parametrize(("how", "words"), [({"status": 500}, "cannot be reached"), ({"status": 403}, "cannot be reached"),
-                                            ({"drop": True}, "did not give")])
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"status": 500}, "cannot be reached"),
+        ({"status": 403}, "cannot be reached"),
+        ({"drop": True}, "did not give"),
+    ],
+)
 def test_a_hub_that_does_not_answer_is_one_line(server, how, words):
     server.fail("HEAD", "/resolve/", times=99, **how)
     refused(words)
@@ -256,7 +349,9 @@ def test_a_flipped_byte_or_a_mere_pickle_from_the_hub_is_refused(server):
     assert not [line for line in server.asked if "pytorch_model" in line]
 
 
-@pytest.mark.parametrize("changes", [{"width": 10**9}, {"mults": [16] * 9}, {"schedule": {"T": 10**9}}])
+@pytest.mark.parametrize(
+    "changes", [{"width": 10**9}, {"mults": [16] * 9}, {"schedule": {"T": 10**9}}]
+)
 def test_weights_of_a_monstrous_config_are_not_even_downloaded(server, changes):
     config = json.loads(server.files(REPO)[hub.CONFIG]) | changes
     server.commit(REPO, {hub.CONFIG: json.dumps(config).encode()})
@@ -276,7 +371,9 @@ def test_a_file_damaged_in_the_cache_is_named_and_comes_anew_once_it_is_deleted(
     commit = server.repos[REPO]["branches"]["main"]
     cached = Path(hf_hub_download(REPO, hub.WEIGHTS, revision=commit)).resolve()
     cached.write_bytes(cached.read_bytes()[:-1] + b"?")
-    with pytest.raises(ValueError, match="sha256 differs.*; to download it again, delete it") as error:
+    with pytest.raises(
+        ValueError, match="sha256 differs.*; to download it again, delete it"
+    ) as error:
         hub.load(REPO, commit)
     Path(str(error.value).partition(":")[0]).unlink()
     same_picture(Pipeline.from_pretrained(REPO, revision=commit), Pipeline(tiny_unet()))

@@ -1,4 +1,5 @@
-"""Many visitors at once, those who leave, those who send anything at all: what is served, and what it costs."""
+"""Many visitors at once, those who leave, those who send anything at all: what is served, and what
+it costs."""
 
 import contextlib
 import gc
@@ -32,16 +33,20 @@ def client(page):
     return Client(page.local_url, verbose=False)
 
 
-SHOWN_LATE = 40  # steps that may fit between two pictures: only when one is handed out is it seen that somebody left
+# Steps that may fit between two pictures: only when one is handed out is it seen that one has left.
+SHOWN_LATE = 40
 
 
 class Gate:
-    """Stands before the network: counts its calls by how many images they ask about, and lets as many through as it is told."""
+    """Stands before the network: counts its calls by how many images they ask about, and lets as
+    many through as it is told."""
 
     def __init__(self, monkeypatch):
         self.calls, self.changed, self.left = Counter(), threading.Condition(), math.inf
         denoiser = ddpm.pipeline.denoiser
-        monkeypatch.setattr(ddpm.pipeline, "denoiser", lambda *model, **how: self._before(denoiser(*model, **how)))
+        monkeypatch.setattr(
+            ddpm.pipeline, "denoiser", lambda *model, **how: self._before(denoiser(*model, **how))
+        )
 
     def _before(self, denoise):
         def gated(x, t):
@@ -84,7 +89,9 @@ def until(holds):
 
 def test_twenty_visitors_at_once_each_get_their_own_pictures(page):
     def visit(seed):
-        film, told, *_ = completed(in_session(page, f"visitor-{seed}", ["any", 4, seed, 5, "unipc2", "best", 0, 0]))
+        film, told, *_ = completed(
+            in_session(page, f"visitor-{seed}", ["any", 4, seed, 5, "unipc2", "best", 0, 0])
+        )
         return film["walks"][0], told
 
     pipeline = Pipeline.from_pretrained("mnist")
@@ -93,16 +100,29 @@ def test_twenty_visitors_at_once_each_get_their_own_pictures(page):
         for seed, (walk, told) in zip(seeds, visitors.map(visit, seeds), strict=True):
             assert told == seed and walk["seeds"] == list(range(seed, seed + 4))
             assert len(walk["frames"]) == walk["total"] == 6
-            assert distance(decode(walk["frames"][-1]["x"]), pipeline.sample(seeds=walk["seeds"], steps=5).sheet(scale=1)) <= 1
+            assert (
+                distance(
+                    decode(walk["frames"][-1]["x"]),
+                    pipeline.sample(seeds=walk["seeds"], steps=5).sheet(scale=1),
+                )
+                <= 1
+            )
 
 
-def test_what_is_too_much_is_refused_in_words_and_served_once_it_is_not(page, client, gate, monkeypatch):
+def test_what_is_too_much_is_refused_in_words_and_served_once_it_is_not(
+    page, client, gate, monkeypatch
+):
     monkeypatch.setattr(ddpm.demo.turns, "MOST", 3)
     gate.let(0)
     jobs = [ask_film(client, count=1, steps=2, seed=seed) for seed in range(3)]
     until(lambda: len(app.turns._all) == 3)
-    for ask in (lambda: ask_film(client, count=1).result(), lambda: client.predict(count=1, api_name="/generate")):
-        with pytest.raises(AppError, match="3 requests are at work already: try again in some seconds"):
+    for ask in (
+        lambda: ask_film(client, count=1).result(),
+        lambda: client.predict(count=1, api_name="/generate"),
+    ):
+        with pytest.raises(
+            AppError, match="3 requests are at work already: try again in some seconds"
+        ):
             ask()
     gate.let(math.inf)
     assert [job.result(timeout=60)[1] for job in jobs] == [0, 1, 2]
@@ -122,14 +142,19 @@ def test_what_waits_says_how_many_are_before_it(page, client, gate):
 
 
 @pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium here")
-def test_a_visitor_sees_that_they_wait_and_a_hidden_tab_waits_no_longer(page, client, gate, browser):
+def test_a_visitor_sees_that_they_wait_and_a_hidden_tab_waits_no_longer(
+    page, client, gate, browser
+):
     gate.let(0)
     job = ask_film(client, count=1, steps=2)
     gate.wait(1, 1)
     tab = browser.new_page()
     tab.goto(page.local_url)
     tab.get_by_role("tab", name="Compare").click()
-    says = "document.querySelector('#compare-film ddpm-player')?.shadowRoot.querySelector('.waits')?.textContent"
+    says = (
+        "document.querySelector('#compare-film ddpm-player')"
+        "?.shadowRoot.querySelector('.waits')?.textContent"
+    )
     tab.wait_for_function(f"{says} === 'Waiting: 1 before you.'", timeout=120_000)
     assert len(app.turns._all) == 2
     tab.get_by_role("tab", name="Generate").click()
@@ -159,7 +184,9 @@ def test_a_closed_tab_frees_its_work(page, client, gate):
     stream = in_session(page, "leaver", ["any", 9, 0, 400, "dpm++2m", "best", 0, 0])
     gate.wait(9, 4)
     stream.close()
-    until(lambda: not any(event.alive for events in page._queue.active_jobs for event in events or ()))
+    until(
+        lambda: not any(event.alive for events in page._queue.active_jobs for event in events or ())
+    )
     served = ask_film(client, count=1, steps=1, seed=0)
     gate.let(math.inf)
     assert served.result(timeout=60)
@@ -167,12 +194,16 @@ def test_a_closed_tab_frees_its_work(page, client, gate):
 
 
 def in_session(page, session, data):
-    """Asks for a film as the page does in a browser. Returns the stream of events that answers it."""
+    """Asks for a film as a page in a browser does. Returns the stream of events that answers it."""
     index = next(k for k, fn in page.fns.items() if fn.api_name == "generate_film")
     body = json.dumps({"data": data, "fn_index": index, "session_hash": session}).encode()
-    request = urllib.request.Request(f"{page.local_url}gradio_api/queue/join", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"{page.local_url}gradio_api/queue/join", body, {"Content-Type": "application/json"}
+    )
     urllib.request.urlopen(request, timeout=300).close()
-    return urllib.request.urlopen(f"{page.local_url}gradio_api/queue/data?session_hash={session}", timeout=300)
+    return urllib.request.urlopen(
+        f"{page.local_url}gradio_api/queue/data?session_hash={session}", timeout=300
+    )
 
 
 def completed(stream):
@@ -186,7 +217,9 @@ def completed(stream):
 def post(page, steps, count=9):
     """Asks as curl would, and does not fetch the answer."""
     body = json.dumps({"data": ["any", count, 0, steps, "dpm++2m", "best", 0, 0]}).encode()
-    request = urllib.request.Request(f"{page.local_url}gradio_api/call/generate_film", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"{page.local_url}gradio_api/call/generate_film", body, {"Content-Type": "application/json"}
+    )
     return json.load(urllib.request.urlopen(request, timeout=60))["event_id"]
 
 
@@ -206,13 +239,20 @@ def test_what_nobody_fetches_is_given_up_and_bounded_meanwhile(page, client, mon
     assert all(text.count("event: ") == 1 and "event: error" in text for text in said)
     assert all("nobody fetched" in text or "your other requests take" in text for text in said)
     # Which of them came first is up to the server's threads.
-    assert {text.partition("your other requests take")[1] for text in said} == {"", "your other requests take"}
-    assert all(messages.qsize() <= 2 for messages in page._queue.pending_messages_per_session.values())
+    assert {text.partition("your other requests take")[1] for text in said} == {
+        "",
+        "your other requests take",
+    }
+    assert all(
+        messages.qsize() <= 2 for messages in page._queue.pending_messages_per_session.values()
+    )
     assert "Traceback" not in capfd.readouterr().err
 
 
 def fetched(page, event):
-    with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate_film/{event}", timeout=60) as stream:
+    with urllib.request.urlopen(
+        f"{page.local_url}gradio_api/call/generate_film/{event}", timeout=60
+    ) as stream:
         return stream.read().decode()
 
 
@@ -233,7 +273,9 @@ def test_one_address_does_not_hold_up_another(page, client, gate, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "ada/space")
 
     def ask(address, count, steps):
-        body = json.dumps({"data": ["any", count, 0, steps, "unipc2", "best", 0, 0, False]}).encode()
+        body = json.dumps(
+            {"data": ["any", count, 0, steps, "unipc2", "best", 0, 0, False]}
+        ).encode()
         headers = {"Content-Type": "application/json", "X-Forwarded-For": address}
         request = urllib.request.Request(f"{page.local_url}gradio_api/run/generate", body, headers)
         with urllib.request.urlopen(request, timeout=120) as answer:
@@ -266,7 +308,13 @@ def test_who_leaves_a_direct_request_frees_its_work(page, client, gate):
     gate.let(3)
     body = json.dumps({"data": ["any", 9, 0, 400, "dpm++2m", "best", 0, 0, False]})
     with socket.create_connection(("127.0.0.1", page.server_port)) as line:
-        line.sendall(f"POST /gradio_api/run/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        line.sendall(
+            (
+                "POST /gradio_api/run/generate HTTP/1.1\r\nHost: x\r\n"
+                "Content-Type: application/json\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n{body}"
+            ).encode()
+        )
         gate.wait(9, 4)
     gate.let(math.inf)
     until(lambda: not app.turns._all)
@@ -274,7 +322,16 @@ def test_who_leaves_a_direct_request_frees_its_work(page, client, gate):
     assert client.predict(count=1, steps=1, seed=0, api_name="/generate")
 
 
-@pytest.mark.parametrize("path", ["call/generate/unknown", "call/v2/generate/unknown", "call/generate_film/" + "a" * 32, "queue/data?session_hash=nobody", "queue/data"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "call/generate/unknown",
+        "call/v2/generate/unknown",
+        "call/generate_film/" + "a" * 32,
+        "queue/data?session_hash=nobody",
+        "queue/data",
+    ],
+)
 def test_a_result_that_is_not_there_is_said_so_and_leaves_no_traceback(page, client, path, capfd):
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{page.local_url}gradio_api/{path}", timeout=30)
@@ -285,19 +342,25 @@ def test_a_result_that_is_not_there_is_said_so_and_leaves_no_traceback(page, cli
 
 def test_a_request_that_is_too_large_is_refused_before_it_is_read(page, client):
     with socket.create_connection(("127.0.0.1", page.server_port)) as line:
-        line.sendall(b"POST /gradio_api/call/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n")
+        line.sendall(
+            b"POST /gradio_api/call/generate HTTP/1.1\r\nHost: x\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n"
+        )
         assert line.recv(4096).startswith(b"HTTP/1.1 413")
 
 
 def test_who_listens_late_but_in_time_gets_all(page, client):
     event = post(page, 3)
     until(lambda: idle(page))
-    with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate_film/{event}", timeout=60) as stream:
+    with urllib.request.urlopen(
+        f"{page.local_url}gradio_api/call/generate_film/{event}", timeout=60
+    ) as stream:
         assert "event: complete" in stream.read().decode()
 
 
 def test_short_work_passes_the_longest_that_is_allowed(page, client, gate):
-    """While a small request is made, the large one beside it gets no further than what it was about."""
+    """While a small request is made, the large one beside it gets no further than what it was
+    about."""
     large = ask_film(client, count=64, steps=312, seed=0)
     gate.wait(64, 3)
     before = gate.calls[64]
@@ -306,7 +369,8 @@ def test_short_work_passes_the_longest_that_is_allowed(page, client, gate):
     during = gate.calls[64] - before
     large.cancel()
     until(lambda: idle(page))
-    assert during < 20 * SHOWN_LATE  # by turns it would be more; a busy machine may let it have some
+    # by turns it would be more; a busy machine may let it have some
+    assert during < 20 * SHOWN_LATE
 
 
 def memory():
@@ -315,17 +379,26 @@ def memory():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here to read the memory from")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="no /proc here to read the memory from"
+)
 def test_twenty_then_fifty_clients_get_all_they_ask_for_and_memory_stays_flat(page, client):
     """300 requests, and 150 in one session. (LOAD=10 in the environment: ten times as many.)"""
     times = int(os.environ.get("LOAD", 1))
 
     def ask(seed):
-        """A visitor of the page, or each fourth time a program that wants pictures, which are dearer."""
+        """A visitor of the page, or each fourth time a program that wants pictures, which are
+        dearer."""
         if seed % 4:
-            return [completed(in_session(page, f"visitor-{seed}", ["any", 1, seed, 1, "unipc2", "best", 0, 0]))[1]]
+            return [
+                completed(
+                    in_session(page, f"visitor-{seed}", ["any", 1, seed, 1, "unipc2", "best", 0, 0])
+                )[1]
+            ]
         body = json.dumps({"data": ["any", 1, seed, 1, "unipc2", "best", 0, 0, False]}).encode()
-        request = urllib.request.Request(f"{page.local_url}gradio_api/run/generate", body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{page.local_url}gradio_api/run/generate", body, {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=300) as answer:
             return json.load(answer)["data"][0]["seeds"]
 
@@ -339,7 +412,10 @@ def test_twenty_then_fifty_clients_get_all_they_ask_for_and_memory_stays_flat(pa
     together(20, 120 * times)
     together(50, 180 * times)
     for seed in range(150 * times):
-        assert completed(in_session(page, "one", ["any", 1, seed, 1, "unipc2", "best", 0, 0]))[1] == seed
+        assert (
+            completed(in_session(page, "one", ["any", 1, seed, 1, "unipc2", "best", 0, 0]))[1]
+            == seed
+        )
     gc.collect()
     assert memory() - before < 100
     assert not app.turns._all and idle(page)
@@ -347,30 +423,64 @@ def test_twenty_then_fifty_clients_get_all_they_ask_for_and_memory_stays_flat(pa
     assert page.delete_cache == (600, 3600)  # files are deleted within the hour
 
 
-# --- Anything at all ------------------------------------------------------------------------------------------------
+# --- Anything at all ------------------------------------------------------------------------------
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30)
-                    | st.sampled_from(["any", "none", "5", "ddim", "best", "x", "data:image/png;base64,", "../../etc/passwd", "1e999", "\x00"]),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5)
-FILES = [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, {"path": "http://127.0.0.1:9/x", "url": "http://127.0.0.1:9/x", "meta": {"_type": "gradio.FileData"}}]
+WORDS = "any none 5 ddim best x data:image/png;base64, ../../etc/passwd 1e999 \x00"
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=30)
+    | st.sampled_from(WORDS.split()),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+FILES = [
+    {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+    {
+        "path": "http://127.0.0.1:9/x",
+        "url": "http://127.0.0.1:9/x",
+        "meta": {"_type": "gradio.FileData"},
+    },
+]
 
 
 def ask(page, name, data):
     """Calls an endpoint as curl would; returns the last event and what came with it."""
-    start = urllib.request.Request(f"{page.local_url}gradio_api/call{name}", json.dumps({"data": data}).encode(), {"Content-Type": "application/json"})
+    start = urllib.request.Request(
+        f"{page.local_url}gradio_api/call{name}",
+        json.dumps({"data": data}).encode(),
+        {"Content-Type": "application/json"},
+    )
     event = json.load(urllib.request.urlopen(start, timeout=60))["event_id"]
-    with urllib.request.urlopen(f"{page.local_url}gradio_api/call{name}/{event}", timeout=120) as stream:
-        *_, last = [part for part in stream.read().decode().split("\n\n") if part.strip() and "heartbeat" not in part]
+    with urllib.request.urlopen(
+        f"{page.local_url}gradio_api/call{name}/{event}", timeout=120
+    ) as stream:
+        *_, last = [
+            part
+            for part in stream.read().decode().split("\n\n")
+            if part.strip() and "heartbeat" not in part
+        ]
     kind, content = (line.split(": ", 1)[1] for line in last.split("\n")[:2])
     return kind, content
 
 
 def schema(page):
-    """Every public endpoint, and a strategy for what may be sent to it: mostly good, with anything in any place."""
+    """Every public endpoint, and a strategy for what may be sent to it: mostly good, with anything
+    in any place."""
     cheap = {"steps": 1, "count": 1, "steps_1": 1, "steps_2": 1, "steps_3": 1, "steps_4": 1}
     endpoints = page.get_api_info()["named_endpoints"]
     for name in sorted(endpoints):
-        yield name, [cheap.get(parameter["parameter_name"], parameter["parameter_default"]) for parameter in endpoints[name]["parameters"]]
+        yield (
+            name,
+            [
+                cheap.get(parameter["parameter_name"], parameter["parameter_default"])
+                for parameter in endpoints[name]["parameters"]
+            ],
+        )
 
 
 PUBLIC = ("/compare", "/denoise", "/forward", "/generate", "/ladder", "/nearest")
@@ -378,11 +488,17 @@ PUBLIC = ("/compare", "/denoise", "/forward", "/generate", "/ladder", "/nearest"
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_whatever_is_sent_gets_a_result_or_a_clear_refusal(page, client, name, capfd, monkeypatch):
-    for constant, few in {"REFERENCE": (tasks.REFERENCE[0], 2), "LADDER": (1, 2), "FORWARD_MOMENTS": 8}.items():
+    for constant, few in {
+        "REFERENCE": (tasks.REFERENCE[0], 2),
+        "LADDER": (1, 2),
+        "FORWARD_MOMENTS": 8,
+    }.items():
         monkeypatch.setattr(tasks, constant, few)  # what is good shall be quick
     good = dict(schema(page))[name]
 
-    @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
     @given(st.data())
     def send(data):
         sent = list(good)
@@ -397,7 +513,12 @@ def test_whatever_is_sent_gets_a_result_or_a_clear_refusal(page, client, name, c
         if kind == "error":
             words = json.loads(content)
             words = words["error"] if isinstance(words, dict) else words
-            assert words and "Traceback" not in words and "\n" not in words and "verbose error" not in words, (sent, words)
+            assert (
+                words
+                and "Traceback" not in words
+                and "\n" not in words
+                and "verbose error" not in words
+            ), (sent, words)
 
     send()
     log = capfd.readouterr()
@@ -412,13 +533,24 @@ def test_no_file_is_taken_by_its_name(page, client, file, capfd):
         sent = ["5", 0]
         sent[place] = file
         kind, content = ask(page, "/forward", sent)
-        assert kind == "error" and "root:" not in content and "/tmp" not in content and len(content) < 500
+        assert (
+            kind == "error"
+            and "root:" not in content
+            and "/tmp" not in content
+            and len(content) < 500
+        )
     assert "Traceback" not in capfd.readouterr().err
     assert ask_film(client, count=1, steps=1, seed=0).result()[1] == 0
 
 
-@pytest.mark.parametrize("data", [[], ["any"], [{"path": "x", "url": ["a"], "meta": {"_type": "gradio.FileData"}}, *[0] * 7]], ids=["none", "few", "shape"])
-def test_what_is_too_little_or_of_a_wrong_shape_is_said_and_leaves_no_traceback(page, client, data, capfd):
+@pytest.mark.parametrize(
+    "data",
+    [[], ["any"], [{"path": "x", "url": ["a"], "meta": {"_type": "gradio.FileData"}}, *[0] * 7]],
+    ids=["none", "few", "shape"],
+)
+def test_what_is_too_little_or_of_a_wrong_shape_is_said_and_leaves_no_traceback(
+    page, client, data, capfd
+):
     kind, content = ask(page, "/generate", data)
     assert kind == "error" and len(json.loads(content)["error"]) > 20 and "\\n" not in content
     with pytest.raises(urllib.error.HTTPError) as error:
@@ -436,13 +568,19 @@ def test_the_table_of_public_endpoints_is_whole(page):
 def test_a_number_that_json_does_not_know_is_refused(page, client):
     for text in ("NaN", "Infinity", "-Infinity", "1e999"):
         body = f'{{"data": ["any", 1, 0, {text}, "dpm++2m", "best", 0, {text}]}}'.encode()
-        request = urllib.request.Request(f"{page.local_url}gradio_api/call/generate_film", body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{page.local_url}gradio_api/call/generate_film",
+            body,
+            {"Content-Type": "application/json"},
+        )
         try:
             event = json.load(urllib.request.urlopen(request, timeout=60))["event_id"]
         except urllib.error.HTTPError as error:
             assert 400 <= error.code < 500
             continue
-        with urllib.request.urlopen(f"{page.local_url}gradio_api/call/generate_film/{event}", timeout=60) as stream:
+        with urllib.request.urlopen(
+            f"{page.local_url}gradio_api/call/generate_film/{event}", timeout=60
+        ) as stream:
             assert "event: error" in stream.read().decode()
     with pytest.raises(AppError):
         ask_film(client, count=1, steps=0).result()

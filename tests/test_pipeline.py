@@ -1,4 +1,3 @@
-
 import pytest
 import torch
 from PIL import Image
@@ -46,7 +45,10 @@ def test_without_labels_each_seed_draws_a_class_and_all_classes_come_up_equally_
 
 def test_each_class_comes_up_as_often_as_in_training(pipeline):
     counts = [50, 0, 1, 9, 40, 0, 0, 0, 0, 0]
-    drawn = [Pipeline(pipeline.model, {"class_counts": counts}).label_of(seed) for seed in range(5000, 6000)]
+    drawn = [
+        Pipeline(pipeline.model, {"class_counts": counts}).label_of(seed)
+        for seed in range(5000, 6000)
+    ]
     assert all(abs(drawn.count(label) - 10 * count) <= 3 for label, count in enumerate(counts))
 
 
@@ -54,13 +56,20 @@ def test_no_label_is_a_label_of_its_own(pipeline):
     told, untold = (pipeline.sample(seeds=[0], steps=4, labels=label).x for label in (None, 10))
     assert (told - untold).abs().max() > 1e-3
     model = pipeline.model
-    *_, alone = SAMPLERS["unipc2"].walk(denoiser(model), model.schedule, noise_of(model, 0),
-                                    model.schedule.times(4, SAMPLERS["unipc2"].grid), torch.randn_like)
+    *_, alone = SAMPLERS["unipc2"].walk(
+        denoiser(model),
+        model.schedule,
+        noise_of(model, 0),
+        model.schedule.times(4, SAMPLERS["unipc2"].grid),
+        torch.randn_like,
+    )
     torch.testing.assert_close(untold, alone.x)
 
 
 def noise_of(model, seed):
-    return torch.randn(1, model.channels, model.size, model.size, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        1, model.channels, model.size, model.size, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def test_labels_may_be_one_for_all_or_one_each(pipeline):
@@ -79,28 +88,49 @@ def test_only_frames_for_a_gif_are_kept_and_files_hold_what_they_say(pipeline, t
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 41
     assert Image.open(tmp_path / "a.PNG").size == images.sheet().size
-    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [f"{k:010d}.png" for k in range(3)]
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
+        f"{k:010d}.png" for k in range(3)
+    ]
     images.save(tmp_path / "a.html")
     assert (tmp_path / "a.html").read_text().count('"snr": ') == 40
     assert "<iframe srcdoc=" in images._repr_html_()
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"sampler": "dim"}, "ddim, ddpm"), ({"grid": "karas"}, "power, uniform"), ({"steps": 0}, r"1\.\.100"),
-    ({"steps": 101}, r"1\.\.100"), ({"steps": 2.0}, r"1\.\.100"), ({"steps": None}, r"1\.\.100"),
-    ({"guidance": float("nan"), "labels": 1}, r"0\.\.20"), ({"guidance": -1, "labels": 1}, r"0\.\.20"),
-    ({"guidance": 1, "labels": 10}, "label"), ({"labels": 11}, r"0\.\.9, or 10 for none"), ({"labels": -1}, r"0\.\.9"), ({"labels": "3"}, r"0\.\.9"), ({"labels": [1, 2]}, "2 labels for 1"),
-    ({"eta": 0.5}, "no eta"), ({"eta": 1.5, "sampler": "ddim"}, r"0\.\.1"), ({"eta": "x", "sampler": "ddim"}, r"0\.\.1"),
-    ({"seeds": []}, r"1\.\.1024"), ({"seeds": range(5000)}, r"1\.\.1024"), ({"seeds": [-1]}, "4294967295"),
-    ({"seeds": [2**32]}, "4294967295"), ({"seeds": [1.5]}, "4294967295"),
-])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"sampler": "dim"}, "ddim, ddpm"),
+        ({"grid": "karas"}, "power, uniform"),
+        ({"steps": 0}, r"1\.\.100"),
+        ({"steps": 101}, r"1\.\.100"),
+        ({"steps": 2.0}, r"1\.\.100"),
+        ({"steps": None}, r"1\.\.100"),
+        ({"guidance": float("nan"), "labels": 1}, r"0\.\.20"),
+        ({"guidance": -1, "labels": 1}, r"0\.\.20"),
+        ({"guidance": 1, "labels": 10}, "label"),
+        ({"labels": 11}, r"0\.\.9, or 10 for none"),
+        ({"labels": -1}, r"0\.\.9"),
+        ({"labels": "3"}, r"0\.\.9"),
+        ({"labels": [1, 2]}, "2 labels for 1"),
+        ({"eta": 0.5}, "no eta"),
+        ({"eta": 1.5, "sampler": "ddim"}, r"0\.\.1"),
+        ({"eta": "x", "sampler": "ddim"}, r"0\.\.1"),
+        ({"seeds": []}, r"1\.\.1024"),
+        ({"seeds": range(5000)}, r"1\.\.1024"),
+        ({"seeds": [-1]}, "4294967295"),
+        ({"seeds": [2**32]}, "4294967295"),
+        ({"seeds": [1.5]}, "4294967295"),
+    ],
+)
 def test_bad_settings_are_refused_at_once_with_the_valid_ones(pipeline, settings, words):
     with pytest.raises(ValueError, match=words):
         pipeline.stream(Settings(**{"seeds": [0]} | settings))
 
 
 def test_huge_images_are_refused_before_memory_is_taken():
-    large = Pipeline(tiny_unet(channels=3, size=256, mults=(1, 2, 2), attention=(False, False, True)))
+    large = Pipeline(
+        tiny_unet(channels=3, size=256, mults=(1, 2, 2), attention=(False, False, True))
+    )
     with pytest.raises(ValueError, match=r"1\.\.21 images of this model"):
         large.stream(Settings(seeds=range(22)))
     with pytest.raises(ValueError, match=r"1\.\.1024 images"):
@@ -119,8 +149,9 @@ def test_a_name_that_cannot_be_written_is_refused(pipeline, tmp_path, name):
 
 
 def test_rgb_images_work_all_the_way(tmp_path):
-    images = Pipeline(tiny_unet(channels=3, size=32, mults=(1, 1, 1), attention=(False, False, True))).sample(
-        seeds=range(2), steps=2)
+    images = Pipeline(
+        tiny_unet(channels=3, size=32, mults=(1, 1, 1), attention=(False, False, True))
+    ).sample(seeds=range(2), steps=2)
     assert images.x.shape == (2, 3, 32, 32)
     images.save(tmp_path / "a.gif")
 
@@ -128,11 +159,13 @@ def test_rgb_images_work_all_the_way(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_builtin_weights_draw_strokes_on_a_dark_ground(sampler):
-    """On the sampler's own grid, with 5, 10 or 20 evaluations: as much ink as real digits have (13 % of the area), and
-    no pixel far outside of black and white."""
+    """On the sampler's own grid, with 5, 10 or 20 evaluations: as much ink as real digits have (13
+    % of the area), and no pixel far outside of black and white."""
     pipeline = Pipeline.from_pretrained("mnist")
     for budget in (5, 10, 20):
-        x = pipeline.sample(seeds=range(8), steps=affordable_steps(sampler, budget), sampler=sampler).x
+        x = pipeline.sample(
+            seeds=range(8), steps=affordable_steps(sampler, budget), sampler=sampler
+        ).x
         assert 0.07 < to_pixels(x).float().mean() / 255 < 0.20, budget
         beyond = x.abs() - LIMIT
         assert beyond.max() < 1.2 and (beyond > 0.2).float().mean() < 0.02, budget

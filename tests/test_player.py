@@ -1,4 +1,4 @@
-"""Films: plain data that holds the right pictures, the GIF made of it, and the page that plays it."""
+"""Films: plain data that holds the right pictures, the GIF made of it, the page that plays it."""
 
 import io
 import json
@@ -20,8 +20,16 @@ from tests.helpers import decode, distance, tiny_unet
 
 def frames(n=5, moments=4, channels=1, size=6):
     torch.manual_seed(0)
-    return [Frame(100.0 - 100 * k / (moments - 1), torch.randn(n, channels, size, size), torch.randn(n, channels, size, size),
-                  k, 0.5 * k if k < moments - 1 else math.inf) for k in range(moments)]
+    return [
+        Frame(
+            100.0 - 100 * k / (moments - 1),
+            torch.randn(n, channels, size, size),
+            torch.randn(n, channels, size, size),
+            k,
+            0.5 * k if k < moments - 1 else math.inf,
+        )
+        for k in range(moments)
+    ]
 
 
 def walk_of(moments, **words):
@@ -38,8 +46,18 @@ def test_a_film_is_json_and_its_frames_are_the_pictures(channels):
     assert json.loads(json.dumps(shown, allow_nan=False)) == shown
     assert shown["id"] == "one" and shown["loop"] is True
     [walk] = shown["walks"]
-    assert (walk["count"], walk["columns"], walk["side"], walk["gap"], walk["total"]) == (5, 3, 6, GAP, 4)
-    assert walk["seeds"] == [0, 1, 2, 3, 4] and walk["labels"] == [None] * 5 and walk["distance"] is None
+    assert (walk["count"], walk["columns"], walk["side"], walk["gap"], walk["total"]) == (
+        5,
+        3,
+        6,
+        GAP,
+        4,
+    )
+    assert (
+        walk["seeds"] == [0, 1, 2, 3, 4]
+        and walk["labels"] == [None] * 5
+        and walk["distance"] is None
+    )
     assert [frame["t"] for frame in walk["frames"]] == [moment.t for moment in moments]
     assert [frame["nfe"] for frame in walk["frames"]] == [0, 1, 2, 3]
     assert [frame["snr"] for frame in walk["frames"]] == [0, 0.5, 1, None]  # JSON knows no infinity
@@ -76,7 +94,9 @@ def test_however_many_steps_a_film_has_few_frames_and_is_small():
 def test_a_gif_has_every_frame_loops_and_holds_the_last(view, channels):
     moments = frames(channels=channels)
     [walk] = film([walk_of(moments)], "one")["walks"]
-    wanted = {"x": lambda m: [m.x], "x0": lambda m: [m.x0], "both": lambda m: [m.x, m.x0]}[view](moments[-1])
+    wanted = {"x": lambda m: [m.x], "x0": lambda m: [m.x0], "both": lambda m: [m.x, m.x0]}[view](
+        moments[-1]
+    )
     with Image.open(io.BytesIO(gif_file(pictures([walk], view)))) as gif:
         assert gif.n_frames == len(moments) + 1 and gif.info["loop"] == 0
         shown = []
@@ -89,11 +109,16 @@ def test_a_gif_has_every_frame_loops_and_holds_the_last(view, channels):
     width, height = sheets[0].size
     between = 3 * GAP
     scale = last.height // height
-    assert last.size == (scale * (len(sheets) * (width + between) - between), scale * height) and scale >= 2
+    assert (
+        last.size == (scale * (len(sheets) * (width + between) - between), scale * height)
+        and scale >= 2
+    )
     for k, picture in enumerate(sheets):
         left = scale * k * (width + between)
         cell = last.crop((left, 0, left + scale * width, scale * height))
-        assert distance(cell, picture.resize(cell.size, Image.Resampling.NEAREST)) <= (0 if channels == 1 else 80)
+        assert distance(cell, picture.resize(cell.size, Image.Resampling.NEAREST)) <= (
+            0 if channels == 1 else 80
+        )
 
 
 @pytest.mark.parametrize("view", ["X", "", None, 0, ["x"], "both "])
@@ -131,16 +156,24 @@ class Tags(HTMLParser):
 def test_a_document_needs_nothing_but_itself():
     page = document(film([walk_of(frames())], "one"))
     assert page.startswith("<!doctype html>")
-    assert set(re.findall(r"\b(?:https?|wss?|ftp|file)://[^\s\"'`<]*", page)) <= {"http://www.w3.org/2000/svg"}
+    assert set(re.findall(r"\b(?:https?|wss?|ftp|file)://[^\s\"'`<]*", page)) <= {
+        "http://www.w3.org/2000/svg"
+    }
     tags = Tags(page).tags
-    assert not [tag for tag, _ in tags if tag in ("link", "img", "iframe", "object", "embed", "base", "form")]
+    assert not [
+        tag
+        for tag, _ in tags
+        if tag in ("link", "img", "iframe", "object", "embed", "base", "form")
+    ]
     assert not [attrs for _, attrs in tags if {"src", "href", "srcset", "action"} & set(attrs)]
-    for fetches in ("fetch(", "XMLHttpRequest", "WebSocket", "sendBeacon", "@import", "url(", "import("):
+    ways = "fetch( XMLHttpRequest WebSocket sendBeacon @import url( import("
+    for fetches in ways.split():
         assert fetches not in page
 
 
 def test_hostile_words_stay_words():
-    """Class names come from a Hub repo: whatever they are, the page has the same tags, and the film is what it was."""
+    """Class names come from a Hub repo: whatever they are, the page has the same tags, and the film
+    is what it was."""
     plain = film([walk_of(frames())], "one")
     walk = walk_of(frames(), title=HOSTILE)
     walk.data["note"] = HOSTILE
@@ -150,7 +183,8 @@ def test_hostile_words_stay_words():
     assert [tag for tag, _ in theirs.tags] == [tag for tag, _ in ours.tags]
     assert len(theirs.scripts) == 3 and json.loads(theirs.scripts[1]) == hostile
     assert theirs.scripts[0] == ours.scripts[0] and theirs.scripts[2] == ours.scripts[2]
-    assert "<!--" not in theirs.scripts[1]  # after which a browser would take </script> for part of the script
+    # after which a browser would take </script> for part of the script
+    assert "<!--" not in theirs.scripts[1]
     frame = Tags(embedded(hostile))
     assert [tag for tag, _ in frame.tags] == ["iframe"] and not frame.scripts
 
@@ -161,4 +195,7 @@ def test_a_notebook_gets_one_iframe_that_holds_the_page():
     assert [tag for tag, _ in tags] == ["iframe"]
     attrs = tags[0][1]
     assert attrs["title"] and "<h1>" not in attrs["srcdoc"] and "<h1>" in document(shown._film())
-    assert attrs["srcdoc"].split("<ddpm-player>")[1] == document(shown._film()).split("<ddpm-player>")[1]
+    assert (
+        attrs["srcdoc"].split("<ddpm-player>")[1]
+        == document(shown._film()).split("<ddpm-player>")[1]
+    )

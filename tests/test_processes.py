@@ -1,4 +1,5 @@
-"""Several processes (torchrun): the first loads the data and the others wait; its errors reach them all. And errors in one line."""
+"""Several processes (torchrun): the first loads the data and the others wait; its errors reach them
+all. And errors in one line."""
 
 import json
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import DIGITS
+from tests.helpers import DIGITS, split
 from train.command import command
 from train.processes import first_then_others, is_first
 
@@ -39,11 +40,16 @@ def load(root, size):
 
 
 DATASETS["mnist"] = dataclasses.replace(mnist, training=load, test=lambda root: mnist.test(digits))
-destroy, dist.destroy_process_group = dist.destroy_process_group, lambda: None  # one group for all that follows
+# One group for all that follows.
+destroy, dist.destroy_process_group = dist.destroy_process_group, lambda: None
 join_processes("cpu")
-found = {"first": is_first(), "images": [len(data.images) for data in real_images("mnist", place / "slow")]}
+images = [len(data.images) for data in real_images("mnist", place / "slow")]
+found = {"first": is_first(), "images": images}
 bad = ["--data", str(place / "unreachable"), "--device", "cpu"]
-for name, main, options in (("train", train, [*bad, "--out", str(place / "run")]), ("evaluate", evaluate, ["mnist", *bad])):
+for name, main, options in (
+    ("train", train, [*bad, "--out", str(place / "run")]),
+    ("evaluate", evaluate, ["mnist", *bad]),
+):
     with contextlib.redirect_stderr(io.StringIO()) as said:
         code = main(options)
     found[name] = code, said.getvalue()
@@ -57,16 +63,26 @@ def test_the_first_process_loads_the_data_and_its_error_reaches_all(tmp_path):
     for name in ("slow", "unreachable"):
         (tmp_path / name).mkdir()
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-                           str(tmp_path / "script.py"), str(tmp_path), str(DIGITS)],
-                          capture_output=True, text=True, timeout=300, check=False,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])})
+    done = subprocess.run(
+        [
+            sys.executable,
+            *split("-m torch.distributed.run --standalone --nproc-per-node 2"),
+            *split(tmp_path / "script.py", tmp_path, DIGITS),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
     assert done.returncode == 0, done.stderr
     for rank in (0, 1):
         found = json.loads((tmp_path / f"rank{rank}.json").read_text())
         assert found["first"] is (rank == 0) and found["images"] == [400, 100]
         for name in ("train", "evaluate"):
-            assert found[name] == [2, f"{name}: no network\n"], "the same line, and the same exit code"
+            assert found[name] == [2, f"{name}: no network\n"], (
+                "the same line, and the same exit code"
+            )
     assert (tmp_path / "slow" / "log").read_text().splitlines() == ["0 downloads", "1 finds it"]
     assert (tmp_path / "unreachable" / "log").read_text().splitlines() == ["0 downloads"] * 2
     assert not (tmp_path / "run").exists()
@@ -81,10 +97,15 @@ def test_a_process_alone_is_the_first_and_waits_for_nobody():
         raise OSError("gone")
 
 
-@pytest.mark.parametrize(("error", "code", "line"), [
-    (ValueError("wrong\nin detail"), 2, "x: wrong"), (OSError(28, "No space left"), 2, "x: [Errno 28] No space left"),
-    (OSError(), 2, "x: OSError"), (KeyboardInterrupt(), 130, "x: stopped"),
-])
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("wrong\nin detail"), 2, "x: wrong"),
+        (OSError(28, "No space left"), 2, "x: [Errno 28] No space left"),
+        (OSError(), 2, "x: OSError"),
+        (KeyboardInterrupt(), 130, "x: stopped"),
+    ],
+)
 def test_what_the_user_can_mend_is_one_line(capsys, error, code, line):
     @command("x", interrupted="stopped")
     def main(argv=None):

@@ -15,8 +15,15 @@ from ddpm import Pipeline
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = ["README.md", *(str(path.relative_to(ROOT)) for folder in ("ddpm", "train", ".github")
-                        for path in sorted((ROOT / folder).rglob("*.md")) if "pretrained" not in path.parts)]
+PAGES = [
+    "README.md",
+    *(
+        str(path.relative_to(ROOT))
+        for folder in ("ddpm", "train", ".github")
+        for path in sorted((ROOT / folder).rglob("*.md"))
+        if "pretrained" not in path.parts
+    ),
+]
 CORE = ("schedule.py", "diffusion.py", "unet.py", "samplers.py", "pipeline.py")
 
 
@@ -39,13 +46,15 @@ def test_the_loop_is_the_ddim_sampler():
     assert len(code.split("\n\n")[-1].strip().splitlines()) <= 8
     names = {}
     exec(code, names)
-    expected = Pipeline.from_pretrained("mnist").sample(seeds=[0], labels=[7], sampler="ddim", steps=20, grid="uniform")
+    expected = Pipeline.from_pretrained("mnist").sample(
+        seeds=[0], labels=[7], sampler="ddim", steps=20, grid="uniform"
+    )
     torch.testing.assert_close(names["x"], expected.x, rtol=0, atol=1 / 255)  # half a gray level
     assert names["s"] == 0 and torch.equal(names["x"], names["x0"])
 
 
 def test_the_front_page_is_short_and_counts_the_lines_of_the_core_rightly():
-    body = README[README.index("# From noise"):]
+    body = README[README.index("# From noise") :]
     assert len(body.split()) <= 1300
     [said] = re.findall(r"five files, about ([\d,]+) lines", body)
     lines = sum(len((ROOT / "ddpm" / name).read_text().splitlines()) for name in CORE)
@@ -63,7 +72,10 @@ def test_the_front_matter_is_one_that_a_space_accepts():
 
 def headings(text):
     """The anchors of a page, as GitHub makes them."""
-    return {re.sub(r"[^\w\- ]", "", line.lower()).strip().replace(" ", "-") for line in re.findall(r"^#+ (.*)", text, re.MULTILINE)}
+    return {
+        re.sub(r"[^\w\- ]", "", line.lower()).strip().replace(" ", "-")
+        for line in re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -79,10 +91,13 @@ def test_every_link_leads_somewhere(page):
 def test_every_command_is_a_module_or_a_file(page):
     text = re.sub(r"<!--.*?-->", "", (ROOT / page).read_text(), flags=re.DOTALL)
     if page.endswith("CHANGELOG.md"):
-        text = re.sub(r"^  \| `.*?\| ", "", text, flags=re.MULTILINE)  # what commands were called before
+        # what commands were called before
+        text = re.sub(r"^  \| `.*?\| ", "", text, flags=re.MULTILINE)
     for module in set(re.findall(r"(?:python|torchrun[^`\n]*?) -m ((?:ddpm|train)[\w.]*)", text)):
         spec = importlib.util.find_spec(module.rstrip("."))
-        assert spec and (not spec.submodule_search_locations or importlib.util.find_spec(module + ".__main__")), module
+        assert spec and (
+            not spec.submodule_search_locations or importlib.util.find_spec(module + ".__main__")
+        ), module
     for path in re.findall(r"`((?:tests|ddpm|train|\.ci)/[\w./-]+)`", text):
         assert (ROOT / path.split("NAME")[0]).exists(), path
 
@@ -91,16 +106,32 @@ def test_every_command_is_a_module_or_a_file(page):
 def test_every_command_is_understood(page):
     """Its options are ones that the module has, with values that they take."""
     text = re.sub(r"<!--.*?-->", "", (ROOT / page).read_text(), flags=re.DOTALL)
-    for module, options in re.findall(r"(?:python|torchrun[^`\n]*?) -m ((?:ddpm|train)[\w.]*)( [^`\n]*)?", text):
+    for module, options in re.findall(
+        r"(?:python|torchrun[^`\n]*?) -m ((?:ddpm|train)[\w.]*)( [^`\n]*)?", text
+    ):
         module = module.rstrip(".")
-        main = importlib.import_module(module + ".__main__" if importlib.util.find_spec(module).submodule_search_locations else module)
-        argv = shlex.split(re.sub(r"…|CHANGE|&& .*|--help", "", options).replace("--dataset NAME", "--dataset mnist"))
+        main = importlib.import_module(
+            module + ".__main__"
+            if importlib.util.find_spec(module).submodule_search_locations
+            else module
+        )
+        argv = shlex.split(
+            re.sub(r"…|CHANGE|&& .*|--help", "", options).replace(
+                "--dataset NAME", "--dataset mnist"
+            )
+        )
         if argv and hasattr(main, "parser"):  # without options only the command is named
             main.parser().parse_args(argv)  # it raises SystemExit
 
 
 @pytest.mark.parametrize("package", ["ddpm", "train"])
 def test_every_module_is_in_the_map_of_its_package(package):
-    inside = {path.name for path in (ROOT / package).iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
-    listed = re.findall(r"^\| \[.*?\]\(([\w.]+)\) \|", (ROOT / package / "README.md").read_text(), re.MULTILINE)
+    inside = {
+        path.name
+        for path in (ROOT / package).iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    listed = re.findall(
+        r"^\| \[.*?\]\(([\w.]+)\) \|", (ROOT / package / "README.md").read_text(), re.MULTILINE
+    )
     assert inside - {"__init__.py"} <= set(listed)

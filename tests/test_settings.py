@@ -21,30 +21,50 @@ def test_settings_are_a_value():
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_without_a_grid_each_sampler_walks_its_own(sampler):
     schedule = Schedule()
-    assert Settings([0], sampler=sampler, steps=7).times(schedule) == schedule.times(7, SAMPLERS[sampler].grid)
-    assert Settings([0], sampler=sampler, steps=7, grid="uniform").times(schedule) == schedule.times(7, "uniform")
+    assert Settings([0], sampler=sampler, steps=7).times(schedule) == schedule.times(
+        7, SAMPLERS[sampler].grid
+    )
+    assert Settings([0], sampler=sampler, steps=7, grid="uniform").times(
+        schedule
+    ) == schedule.times(7, "uniform")
 
 
 def test_the_sampler_gets_the_settings_that_are_its_own():
-    assert inspect.signature(Settings([0], sampler="ddim", eta=0.25).walk).parameters["eta"].default == 0.25
+    assert (
+        inspect.signature(Settings([0], sampler="ddim", eta=0.25).walk).parameters["eta"].default
+        == 0.25
+    )
     for name, sampler in SAMPLERS.items():
         assert Settings([0], sampler=name).walk is sampler.walk
         if "eta" not in sampler.settings:
-            with pytest.raises(ValueError, match=f"sampler {name.replace('+', '.')} has no eta; only ddim has"):
+            with pytest.raises(
+                ValueError, match=f"sampler {name.replace('+', '.')} has no eta; only ddim has"
+            ):
                 Settings([0], sampler=name, eta=0.0)
 
 
 def test_guidance_doubles_the_evaluations():
-    assert Settings([0], steps=9).evaluations == 9 and Settings([0], steps=9, guidance=0.5).evaluations == 18
+    assert (
+        Settings([0], steps=9).evaluations == 9
+        and Settings([0], steps=9, guidance=0.5).evaluations == 18
+    )
     assert Settings([0], steps=9, sampler="heun").evaluations == 17
 
 
-@pytest.mark.parametrize(("fields", "words"), [
-    ({"seeds": range(MAX_IMAGES + 1)}, "1..1024 images"), ({"seeds": ()}, "1..1024 images"), ({"seeds": [MAX_SEED + 1]}, "0..4294967295"),
-    ({"seeds": [True]}, "whole numbers"), ({"sampler": ["ddim"]}, "unknown sampler"), ({"grid": "power(9)"}, r"rho must be a number in 0.1\.\.3"),
-    ({"guidance": float("nan")}, r"guidance must be a number in 0\.\.20"), ({"guidance": "1"}, "guidance must be"),
-    ({"sampler": "ddim", "eta": True}, r"eta must be a number in 0\.\.1"),
-])
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"seeds": range(MAX_IMAGES + 1)}, "1..1024 images"),
+        ({"seeds": ()}, "1..1024 images"),
+        ({"seeds": [MAX_SEED + 1]}, "0..4294967295"),
+        ({"seeds": [True]}, "whole numbers"),
+        ({"sampler": ["ddim"]}, "unknown sampler"),
+        ({"grid": "power(9)"}, r"rho must be a number in 0.1\.\.3"),
+        ({"guidance": float("nan")}, r"guidance must be a number in 0\.\.20"),
+        ({"guidance": "1"}, "guidance must be"),
+        ({"sampler": "ddim", "eta": True}, r"eta must be a number in 0\.\.1"),
+    ],
+)
 def test_what_cannot_be_is_refused_when_it_is_made(fields, words):
     with pytest.raises(ValueError, match=words) as refused:
         Settings(**{"seeds": [0]} | fields)

@@ -1,4 +1,5 @@
-"""python -m train, from the first step to the artefact: what stops it, what starts it again, what comes out."""
+"""python -m train, from the first step to the artefact: what stops it, what starts it again, what
+comes out."""
 
 import json
 import os
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save
 
 from ddpm import Pipeline, UNet, hub
 from ddpm.diffusion import PREDICTIONS, coefficients
-from tests.helpers import DIGITS, TINY, full_disk, tiny_unet
+from tests.helpers import DIGITS, TINY, full_disk, split, tiny_unet
 from train import loop
 from train.__main__ import main
 from train.checkpoint import CHECKPOINT, Header, read_header
@@ -38,8 +39,8 @@ def error_of(capsys):
 
 def test_a_run_ends_with_a_folder_like_a_hub_repo(run):
     names = {path.name for path in run.iterdir()}
-    assert names == {"config.json", "model.safetensors", "README.md", "samples.png", "samples.gif", "metrics.jsonl",
-                     "samples", CHECKPOINT}
+    files = "config.json model.safetensors README.md samples.png samples.gif metrics.jsonl"
+    assert names == {*files.split(), "samples", CHECKPOINT}
     config = json.loads((run / "config.json").read_text())
     assert config["dataset"] == "mnist" and config["class_names"] == list("0123456789")
     assert sum(config["class_counts"]) == 400 and min(config["class_counts"]) > 20
@@ -61,8 +62,15 @@ def test_the_artefact_is_the_average_not_the_last_weights(run):
 
 @pytest.mark.slow
 def test_the_loss_falls(tmp_path):
-    assert main([*TINY, "--out", str(tmp_path / "run"), "--images", "1600", "--checkpoint-every", "50"]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert (
+        main(
+            [*TINY, "--out", str(tmp_path / "run"), "--images", "1600", "--checkpoint-every", "50"]
+        )
+        == 0
+    )
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert lines[-1]["images"] == 1600
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
 
@@ -99,8 +107,12 @@ def test_a_resumed_run_ends_with_bit_identical_weights(run, tmp_path, monkeypatc
 @contextmanager
 def started(out, *options):
     """A training process of its own; gone when the test is over, however that ends."""
-    with subprocess.Popen([sys.executable, "-m", "train", *TINY, "--out", str(out), *options],
-                          stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "train", *TINY, "--out", str(out), *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         try:
             yield process
         finally:
@@ -132,26 +144,46 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
-    """The same movement of the weights, up to what Adam makes of float error. Half the batch moves them elsewhere."""
+    """The same movement of the weights, up to what Adam makes of float error. Half the batch moves
+    them elsewhere."""
     settings = [*TINY, "--steps", "6", "--warmup", "0", "--ema", "0"]
     assert main([*settings, "--out", str(tmp_path / "one")]) == 0
     assert main([*settings, "--out", str(tmp_path / "half"), "--batch-size", "4"]) == 0
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
-                           "train", *settings, "--out", str(tmp_path / "two")],
-                          capture_output=True, text=True, timeout=300, check=False,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [
+            sys.executable,
+            *split("-m torch.distributed.run --standalone --nproc-per-node 2 -m train"),
+            *settings,
+            "--out",
+            str(tmp_path / "two"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
-    one, two, half = (torch.cat([w.flatten() for w in weights(tmp_path / name).values()]) for name in ("one", "two", "half"))
+    one, two, half = (
+        torch.cat([w.flatten() for w in weights(tmp_path / name).values()])
+        for name in ("one", "two", "half")
+    )
     torch.manual_seed(0)
     born = UNet(width=8, mults=(1, 1, 1), attention=(False, False, True))
     moved = (one - torch.cat([p.flatten() for _, p in sorted(born.state_dict().items())])).norm()
     assert (two - one).norm() < 0.03 * moved < 0.3 * moved < (half - one).norm()
-    assert "torchrun --nproc-per-node=2 --nnodes=1 -m train" in (tmp_path / "two" / "README.md").read_text()
+    assert (
+        "torchrun --nproc-per-node=2 --nnodes=1 -m train"
+        in (tmp_path / "two" / "README.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("checkpoint_every", ["5", "1000"])
-def test_a_gradient_that_is_no_number_is_never_saved(tmp_path, monkeypatch, capsys, checkpoint_every):
-    """The loss of a step is that of the weights before it: the weights themselves must be looked at."""
+def test_a_gradient_that_is_no_number_is_never_saved(
+    tmp_path, monkeypatch, capsys, checkpoint_every
+):
+    """The loss of a step is that of the weights before it: the weights themselves must be looked
+    at."""
     clip = torch.nn.utils.clip_grad_norm_
 
     def spoiled(parameters, norm):
@@ -164,13 +196,18 @@ def test_a_gradient_that_is_no_number_is_never_saved(tmp_path, monkeypatch, caps
     spoiled.calls = 0
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spoiled)
     out = tmp_path / "run"
-    assert main([*TINY, "--out", str(out), "--steps", "10", "--checkpoint-every", checkpoint_every]) == 1
+    assert (
+        main([*TINY, "--out", str(out), "--steps", "10", "--checkpoint-every", checkpoint_every])
+        == 1
+    )
     assert "NaN or infinite" in error_of(capsys)
     assert read_header(out).step == (5 if checkpoint_every == "5" else 0)
     assert not (out / hub.WEIGHTS).exists()
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, capsys):
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tmp_path, monkeypatch, capsys
+):
     out, whole = tmp_path / "run", loop.loss
 
     def spoiled(*args, **settings):
@@ -182,7 +219,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
     assert main([*TINY, "--out", str(out), "--steps", "12"]) == 1
     assert "the loss is nan" in error_of(capsys)
     assert read_header(out).step == 5
-    assert all(value.isfinite().all() for value in load_file(out / CHECKPOINT).values() if value.is_floating_point())
+    assert all(
+        value.isfinite().all()
+        for value in load_file(out / CHECKPOINT).values()
+        if value.is_floating_point()
+    )
     assert not (out / hub.WEIGHTS).exists()
 
 
@@ -193,7 +234,10 @@ def test_a_full_disk_costs_one_line_and_no_checkpoint(tmp_path, capsys):
     with full_disk(len(before) // 2):
         assert main(["--out", str(out), "--resume", "--steps", "6"]) == 2
     said = capsys.readouterr().err
-    assert f"cannot write {out / CHECKPOINT}" in said.strip().splitlines()[-1] and "Traceback" not in said
+    assert (
+        f"cannot write {out / CHECKPOINT}" in said.strip().splitlines()[-1]
+        and "Traceback" not in said
+    )
     assert (out / CHECKPOINT).read_bytes() == before
     assert not [path for path in out.iterdir() if path.name.endswith(".tmp")]
 
@@ -217,7 +261,9 @@ def test_a_copy_of_a_run_goes_on_where_it_lies_now(run, tmp_path, capsys):
         file.write(b'\0\0\0{"step": 13, "lo')  # what a power cut may leave
     assert main(["--out", str(copy), "--resume", "--steps", "14"]) == 0
     assert (read_header(copy).step, read_header(run).step) == (14, 12)
-    assert [json.loads(line)["step"] for line in (copy / "metrics.jsonl").read_text().splitlines()] == [5, 10, 12, 14]
+    assert [
+        json.loads(line)["step"] for line in (copy / "metrics.jsonl").read_text().splitlines()
+    ] == [5, 10, 12, 14]
     card = (copy / "README.md").read_text()
     assert "--steps 12" in card and "--resume --steps 14" in card
     other = tmp_path / "other" / "MNIST"
@@ -226,7 +272,10 @@ def test_a_copy_of_a_run_goes_on_where_it_lies_now(run, tmp_path, capsys):
     raw[-1] ^= 1
     (other / "raw" / "train-images-idx3-ubyte").write_bytes(raw)
     capsys.readouterr()
-    assert main(["--out", str(copy), "--resume", "--steps", "15", "--data", str(tmp_path / "other")]) == 2
+    assert (
+        main(["--out", str(copy), "--resume", "--steps", "15", "--data", str(tmp_path / "other")])
+        == 2
+    )
     assert "are not those" in error_of(capsys)
 
 
@@ -238,16 +287,27 @@ def test_few_times_are_enough(tmp_path):
 def test_a_checkpoint_may_be_replaced_while_it_is_read(run, tmp_path):
     """Whoever reads sees the old one or the new one, also where they differ in size."""
     tensors, long = load_file(run / CHECKPOINT), {"x": "x" * 999}
-    versions = [save(tensors, metadata={"header": json.dumps(Header(said, 0, 0)._asdict())}) for said in ({}, long)]
+    versions = [
+        save(tensors, metadata={"header": json.dumps(Header(said, 0, 0)._asdict())})
+        for said in ({}, long)
+    ]
     (tmp_path / CHECKPOINT).write_bytes(versions[0])
-    writer = subprocess.Popen([sys.executable, "-c", """if True:
+    writer = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            """if True:
         import os, sys
         versions = [open(name, "rb").read() for name in sys.argv[2:]]
         while True:
             for version in versions:
                 open(sys.argv[1] + ".new", "wb").write(version)
                 os.replace(sys.argv[1] + ".new", sys.argv[1])
-        """, tmp_path / CHECKPOINT, *[name for k, v in enumerate(versions) if (name := tmp_path / str(k)).write_bytes(v)]])
+        """,
+            tmp_path / CHECKPOINT,
+            *[name for k, v in enumerate(versions) if (name := tmp_path / str(k)).write_bytes(v)],
+        ]
+    )
     try:
         seen = [read_header(tmp_path).settings for _ in range(5000)]
     finally:
@@ -263,14 +323,28 @@ def test_a_damaged_checkpoint_is_said_to_be_one(run, tmp_path, capsys):
     assert "damaged" in error_of(capsys)
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    (["--width", "12"], "multiple of 8"), (["--attention", "13"], "[28, 14, 7]"), (["--mults", "1", "2", "2", "2"], "multiple of 8"),
-    (["--attention", "7", "--mults", "0", "1", "1"], "mults"), (["--T", "0"], "1..10000"), (["--size", "8"], "--size is for"),
-    (["--data", "nowhere"], "MNIST is not"), (["--dataset", "folder", "--data", "nowhere"], "is not a folder"),
-    (["--ema", "2"], "ema"), (["--drop-label", "-1"], "drop-label"), (["--guidance", "nan"], "guidance"),
-    (["--guidance", "0.3", "--drop-label", "0"], "guidance"), (["--guidance", "0.3", "--drop-label", "1"], "guidance"), (["--warmup", "-1"], "warmup"),
-    (["--weight-decay", "-1"], "weight-decay"), (["--seed", "-1"], "seed"), (["--batch-size", "100000"], "batch-size"),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--width", "12"], "multiple of 8"),
+        (["--attention", "13"], "[28, 14, 7]"),
+        (["--mults", "1", "2", "2", "2"], "multiple of 8"),
+        (["--attention", "7", "--mults", "0", "1", "1"], "mults"),
+        (["--T", "0"], "1..10000"),
+        (["--size", "8"], "--size is for"),
+        (["--data", "nowhere"], "MNIST is not"),
+        (["--dataset", "folder", "--data", "nowhere"], "is not a folder"),
+        (["--ema", "2"], "ema"),
+        (["--drop-label", "-1"], "drop-label"),
+        (["--guidance", "nan"], "guidance"),
+        (["--guidance", "0.3", "--drop-label", "0"], "guidance"),
+        (["--guidance", "0.3", "--drop-label", "1"], "guidance"),
+        (["--warmup", "-1"], "warmup"),
+        (["--weight-decay", "-1"], "weight-decay"),
+        (["--seed", "-1"], "seed"),
+        (["--batch-size", "100000"], "batch-size"),
+    ],
+)
 def test_bad_options_cost_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, options, words):
     monkeypatch.chdir(tmp_path)
     assert main([*TINY, "--out", "run", "--steps", "1", *options]) == 2
@@ -278,8 +352,19 @@ def test_bad_options_cost_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("options", [["--dataset", "minst"], ["--steps", "0"], ["--minutes", "nan"], ["--lr", "inf"],
-                                     ["--batch-size", "-3"], ["--steps", "1" + 400 * "0"], ["--steps", "1", "--minutes", "1"], ["--schedule", "x"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--dataset", "minst"],
+        ["--steps", "0"],
+        ["--minutes", "nan"],
+        ["--lr", "inf"],
+        ["--batch-size", "-3"],
+        ["--steps", "1" + 400 * "0"],
+        ["--steps", "1", "--minutes", "1"],
+        ["--schedule", "x"],
+    ],
+)
 def test_options_that_argparse_knows_are_refused_by_it(options):
     with pytest.raises(SystemExit) as stop:
         main(options)
@@ -288,24 +373,38 @@ def test_options_that_argparse_knows_are_refused_by_it(options):
 
 def test_a_run_may_start_from_the_weights_of_another(run, tmp_path, capsys):
     out = tmp_path / "run"
-    assert main([*TINY, "--init", str(run), "--out", str(out), "--steps", "1", "--lr", "1e-12"]) == 0
+    assert (
+        main([*TINY, "--init", str(run), "--out", str(out), "--steps", "1", "--lr", "1e-12"]) == 0
+    )
     for name, weight in weights(out).items():
         torch.testing.assert_close(weight, weights(run)[name])
     assert main([*TINY, "--out", str(out), "--resume", "--steps", "2"]) == 0
     history = json.loads((out / "config.json").read_text())["history"]
     before, first, then = history["commands"]
-    assert "--steps 12" in before and f"--init {run}" in first and "--resume" in then, "the first leg's too, in order"
+    assert "--steps 12" in before and f"--init {run}" in first and "--resume" in then, (
+        "the first leg's too, in order"
+    )
     assert history["images"] == (12 + 2) * 8
     card = (out / "README.md").read_text()
-    assert "\n".join(history["commands"]) in card and "2 steps, 16 images" in card and "started from 112 images" in card
-    assert main([*TINY, "--init", str(run), "--out", str(tmp_path / "no"), "--steps", "1", "--T", "9"]) == 2
+    assert (
+        "\n".join(history["commands"]) in card
+        and "2 steps, 16 images" in card
+        and "started from 112 images" in card
+    )
+    assert (
+        main([*TINY, "--init", str(run), "--out", str(tmp_path / "no"), "--steps", "1", "--T", "9"])
+        == 2
+    )
     assert "its schedule is" in error_of(capsys) and not (tmp_path / "no").exists()
 
 
 def test_the_built_in_card_lists_what_made_the_weights():
     folder = hub.BUILT_IN / "mnist"
     history, card = hub.load("mnist").config["history"], (folder / "README.md").read_text()
-    assert "```\n" + "\n".join(history["commands"]) + "\n```" in card and f"{history['images']:,} images" in card
+    assert (
+        "```\n" + "\n".join(history["commands"]) + "\n```" in card
+        and f"{history['images']:,} images" in card
+    )
 
 
 def test_a_command_is_one_line_whatever_people_type():
@@ -316,17 +415,23 @@ def test_own_rgb_images_can_be_trained_on(tmp_path, capsys):
     for k, name in enumerate(["red", "blue"]):
         (tmp_path / "data" / name).mkdir(parents=True)
         for j in range(3):
-            Image.new("RGB", (40, 30), (200 - 100 * k, j * 20, 100 * k)).save(tmp_path / "data" / name / f"{j}.png")
+            Image.new("RGB", (40, 30), (200 - 100 * k, j * 20, 100 * k)).save(
+                tmp_path / "data" / name / f"{j}.png"
+            )
     out = tmp_path / "run"
-    assert main([*TINY, "--dataset", "folder", "--data", str(tmp_path / "data"), "--size", "16", "--attention", "4",
-                 "--out", str(out), "--steps", "2"]) == 0
+    own = split("--dataset folder --data", tmp_path / "data", "--size 16 --attention 4")
+    assert main([*TINY, *own, "--out", str(out), "--steps", "2"]) == 0
     pipeline = Pipeline.from_pretrained(out)
     assert pipeline.class_names == ("blue", "red")
     assert pipeline.sample(seeds=[0], labels=1, steps=2).x.shape == (1, 3, 16, 16)
 
 
 def digits(recipe, device="cpu"):
-    return loop.from_data(DATASETS["mnist"].training(DIGITS, None).to(torch.device(device)), recipe, tiny_unet().schedule.T)
+    return loop.from_data(
+        DATASETS["mnist"].training(DIGITS, None).to(torch.device(device)),
+        recipe,
+        tiny_unet().schedule.T,
+    )
 
 
 def test_labels_are_dropped_for_each_sample_by_itself():
@@ -340,17 +445,27 @@ def test_labels_are_dropped_for_each_sample_by_itself():
 @pytest.mark.parametrize("prediction", ["v", "x0"])
 def test_learned_guidance_moves_x0_in_the_same_x_t_towards_the_label(prediction):
     torch.manual_seed(0)
-    model, recipe, w = tiny_unet(size=28, mults=(1, 1), prediction=prediction), loop.Recipe(64, drop_label=0.3), 0.4
+    model, recipe, w = (
+        tiny_unet(size=28, mults=(1, 1), prediction=prediction),
+        loop.Recipe(64, drop_label=0.3),
+        0.4,
+    )
     torch.nn.init.normal_(model.conv_out.weight)  # at first it is zero, whatever the label
     plain = digits(recipe)
     x0, y, t, eps = plain(torch.Generator().manual_seed(1), slice(None))
-    moved_x0, moved_y, moved_t, moved_eps = loop.guided(plain, model, w)(torch.Generator().manual_seed(1), slice(None))
+    moved_x0, moved_y, moved_t, moved_eps = loop.guided(plain, model, w)(
+        torch.Generator().manual_seed(1), slice(None)
+    )
     assert torch.equal(moved_y, y) and torch.equal(moved_t, t)
     alpha, sigma = coefficients(model.schedule, t)
     x_t = alpha * x0 + sigma * eps
     torch.testing.assert_close(alpha * moved_x0 + sigma * moved_eps, x_t, rtol=1e-4, atol=1e-4)
     none = y == 10
-    assert 0 < none.sum() < 64 and torch.equal(moved_x0[none], x0[none]) and torch.equal(moved_eps[none], eps[none])
+    assert (
+        0 < none.sum() < 64
+        and torch.equal(moved_x0[none], x0[none])
+        and torch.equal(moved_eps[none], eps[none])
+    )
 
     def predicted(labels):
         return PREDICTIONS[prediction].x0(model(x_t, t, labels), x_t, alpha, sigma)
@@ -361,7 +476,9 @@ def test_learned_guidance_moves_x0_in_the_same_x_t_towards_the_label(prediction)
     torch.testing.assert_close(moved_x0 - x0, w / (1 + w) * towards, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("count", "T"), [(512, 1000), (7, 1000), (64, 3), (1, 10), (1000, 1000), (10_000, 7)])
+@pytest.mark.parametrize(
+    ("count", "T"), [(512, 1000), (7, 1000), (64, 3), (1, 10), (1000, 1000), (10_000, 7)]
+)
 def test_each_equal_part_of_the_times_gives_one(count, T):
     """t is the whole number above a point of part k, which is (kT/N, (k + 1)T/N]."""
     generator = torch.Generator().manual_seed(0)
@@ -378,13 +495,16 @@ def test_every_time_is_as_likely_as_any_other(count):
     generator, T, rounds = torch.Generator().manual_seed(0), 10, 28_000 // count
     times = torch.cat([loop.sample_times(count, T, generator) for _ in range(rounds)]).long()
     counts = times.bincount(minlength=T + 1)
-    assert counts[0] == 0 and (counts[1:] / len(times) * T - 1).abs().max() < 0.1  # five standard deviations if independent
+    # five standard deviations if independent
+    assert counts[0] == 0 and (counts[1:] / len(times) * T - 1).abs().max() < 0.1
 
 
 def test_the_processes_together_see_the_whole_batch():
     data, recipe = DATASETS["mnist"].training(DIGITS, None), loop.Recipe(12)
-    whole, *parts = (loop.sample_batch(data, recipe, 1000, torch.Generator().manual_seed(3), part)
-                     for part in (slice(None), slice(0, None, 3), slice(1, None, 3), slice(2, None, 3)))
+    whole, *parts = (
+        loop.sample_batch(data, recipe, 1000, torch.Generator().manual_seed(3), part)
+        for part in (slice(None), slice(0, None, 3), slice(1, None, 3), slice(2, None, 3))
+    )
     for all_of_it, *shares in zip(whole, *parts, strict=True):
         for rank, share in enumerate(shares):
             assert torch.equal(share, all_of_it[rank::3])
@@ -400,14 +520,22 @@ def test_the_average_warms_up_and_then_follows_slowly():
         trainer.update(1e-2)
         decay = min(0.5, (1 + step) / (10 + step))
         average = decay * average + (1 - decay) * trainer.tensors()[f"model.{name}"].double()
-        torch.testing.assert_close(trainer.tensors()[f"ema.{name}"].double(), average, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            trainer.tensors()[f"ema.{name}"].double(), average, rtol=1e-5, atol=1e-6
+        )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; never run yet: none was to be had so far")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU; never run yet: none was to be had so far"
+)
 def test_a_captured_step_on_a_gpu_is_the_step():
     recipe = loop.Recipe(64)
-    compiled, plain = (loop.Trainer(tiny_unet(size=28, mults=(1, 1)).cuda(), digits(recipe, "cuda"), recipe, compile=compile)
-                       for compile in (True, False))
+    compiled, plain = (
+        loop.Trainer(
+            tiny_unet(size=28, mults=(1, 1)).cuda(), digits(recipe, "cuda"), recipe, compile=compile
+        )
+        for compile in (True, False)
+    )
     for (name, a), b in zip(compiled.tensors().items(), plain.tensors().values(), strict=True):
         assert torch.equal(a.cpu(), b.cpu()), f"capturing changed {name}"
     for _ in range(20):

@@ -16,7 +16,8 @@ def always():
 
 
 def films(name, count, log, meet=None):
-    """Stands for a task: each film is noted when it is made; the first one waits for the others to be there."""
+    """Stands for a task: each film is noted when it is made; the first one waits for the others to
+    be there."""
     for k in range(count):
         if meet and k == 0:
             meet.wait(30)
@@ -50,7 +51,10 @@ def test_one_at_a_time_the_least_work_first_and_nobody_is_forgotten():
         first = pool.submit(numbers, turns.share(made(99, 10), 99, always))
         while len(turns._all) < 1:
             time.sleep(0.001)
-        others = [pool.submit(numbers, turns.share(made(work, 10), work, always)) for work in (50, 7, 30, 2)]
+        others = [
+            pool.submit(numbers, turns.share(made(work, 10), work, always))
+            for work in (50, 7, 30, 2)
+        ]
         while len(turns._all) < 5:
             time.sleep(0.001)
         there.set()
@@ -65,7 +69,11 @@ def test_equal_work_is_done_in_the_order_in_which_it_came():
     with ThreadPoolExecutor(4) as pool:
         jobs = []
         for k in range(4):
-            jobs.append(pool.submit(numbers, turns.share(films(k, 3, log, meet if k == 0 else None), 5, always)))
+            jobs.append(
+                pool.submit(
+                    numbers, turns.share(films(k, 3, log, meet if k == 0 else None), 5, always)
+                )
+            )
             while len(turns._all) < k + 1:
                 time.sleep(0.001)
         meet.set()
@@ -111,7 +119,8 @@ def test_what_waits_is_told_how_many_are_before_it():
         first = pool.submit(numbers, turns.share(made(), 5, always))
         assert making.wait(60)
         others = [turns.share(films(work, 1, []), work, always) for work in (5, 5, 1)]
-        assert [next(other) for other in others] == [1, 2, 1]  # what is being made now is before all
+        # what is being made now is before all
+        assert [next(other) for other in others] == [1, 2, 1]
         going.set()
         assert first.result(timeout=60) == [0]
         assert [numbers(other) for other in reversed(others)] == [[0]] * 3
@@ -146,13 +155,18 @@ def test_many_short_tasks_of_one_do_not_pass_a_short_one_of_another():
     other, shorter = turns._enter(320, THERE), turns._enter(10, HERE)
     assert sorted(turns._all) == [shorter, mine[0], other, *mine[1:]]
     long = turns._enter(4000, ("10.0.0.3", "c"))
-    assert turns._enter(320, ("10.0.0.3", "c")) < long  # one's own short task passes one's own long one
+    # one's own short task passes one's own long one
+    assert turns._enter(320, ("10.0.0.3", "c")) < long
 
 
 def test_what_one_address_and_one_session_have_at_work_is_bounded():
     turns, (of_address, of_session) = Turns(), MOST_WORK
     turns._enter(of_session, HERE)
-    with pytest.raises(ValueError, match=f"take {of_session:,} network evaluations already, and this one 1; at most {of_session:,} at a time: wait"):
+    with pytest.raises(
+        ValueError,
+        match=f"take {of_session:,} network evaluations already, and this one 1; "
+        f"at most {of_session:,} at a time: wait",
+    ):
         turns._enter(1, HERE)
     for k in range(of_address // of_session - 1):
         turns._enter(of_session, (HERE[0], f"{k}"))
@@ -163,7 +177,16 @@ def test_what_one_address_and_one_session_have_at_work_is_bounded():
 
 
 def test_a_session_may_have_the_largest_task_that_is_allowed():
-    largest = Compare(rivals(tuple("0123456789"), [("ddim", 1000), ("ddim", 1000), ("ddim", 500)], label="any", count=4, seed=0, guidance=1.0))
+    largest = Compare(
+        rivals(
+            tuple("0123456789"),
+            [("ddim", 1000), ("ddim", 1000), ("ddim", 500)],
+            label="any",
+            count=4,
+            seed=0,
+            guidance=1.0,
+        )
+    )
     assert MAX_WORK < largest.work <= MOST_WORK[1] <= MOST_WORK[0]
 
 

@@ -1,4 +1,4 @@
-"""python -m train.walks and the sampler "learned": what is learned is what is walked, and it helps."""
+"""python -m train.walks and the sampler "learned": what is learned is walked, and it helps."""
 
 import json
 
@@ -13,14 +13,23 @@ from train import walks
 
 
 def walked(model, x, y, steps, sampler="learned", grid="learned"):
-    *_, (_, end, _) = SAMPLERS[sampler].walk(denoiser(model, y), model.schedule, x, model.schedule.times(steps, grid), None)
+    *_, (_, end, _) = SAMPLERS[sampler].walk(
+        denoiser(model, y), model.schedule, x, model.schedule.times(steps, grid), None
+    )
     return end
 
 
 @pytest.fixture
 def small(monkeypatch):
     """A model, and few, short walks to learn from."""
-    for name, value in {"STEPS": (2, 3), "COUNT": 24, "HELD_OUT": 8, "LONG": 8, "UPDATES": 12, "BATCH": 8}.items():
+    for name, value in {
+        "STEPS": (2, 3),
+        "COUNT": 24,
+        "HELD_OUT": 8,
+        "LONG": 8,
+        "UPDATES": 12,
+        "BATCH": 8,
+    }.items():
         monkeypatch.setattr(walks, name, value)
     return Pipeline(tiny_unet(), {"sha256": "0" * 64}, finished=True)
 
@@ -34,7 +43,9 @@ def test_a_walk_that_is_learned_ends_where_the_sampler_ends(monkeypatch, steps, 
         walk.reach.add_(torch.linspace(-0.3, 0.4, steps - 1))
     monkeypatch.setitem(LEARNED, steps, LearnedWalk(**walk.found()))
     x, y = torch.randn(3, 1, 8, 8), torch.tensor([0, 3, 10])
-    torch.testing.assert_close(walk.end(x, y).detach(), walked(model, x, y, steps), rtol=0, atol=2e-3)
+    torch.testing.assert_close(
+        walk.end(x, y).detach(), walked(model, x, y, steps), rtol=0, atol=2e-3
+    )
 
 
 def test_what_is_learned_leads_nearer_to_where_a_long_walk_ends(small):
@@ -50,13 +61,18 @@ def test_the_command_writes_a_table_and_says_what_it_gained(small, monkeypatch, 
     monkeypatch.setattr(walks.Pipeline, "from_pretrained", lambda *_, **__: small)
     out = tmp_path / "learned.json"
     assert walks.main(["mine", "--out", str(out)]) == 0
-    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line] == [["2", "evaluations:"], ["3", "evaluations:"]]
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line] == [
+        ["2", "evaluations:"],
+        ["3", "evaluations:"],
+    ]
     told = json.loads(out.read_text())
     assert [len(LearnedWalk(**walk).times) for walk in told["walks"]] == [2, 3]
     assert told["command"].startswith("python -m train.walks mine") and told["weights"] == "0" * 64
 
 
-@pytest.mark.parametrize(("model", "words"), [("mnist-fast", "is not distilled"), ("nothing-like-it", "nothing-like-it")])
+@pytest.mark.parametrize(
+    ("model", "words"), [("mnist-fast", "is not distilled"), ("nothing-like-it", "nothing-like-it")]
+)
 def test_what_cannot_learn_is_refused_in_one_line(model, words, tmp_path, capsys):
     assert walks.main([model, "--out", str(tmp_path / "learned.json")]) == 2
     said = capsys.readouterr().err
@@ -68,21 +84,30 @@ def test_the_table_that_is_shipped_has_few_numbers_and_names_its_weights():
     assert sorted(LEARNED) == list(walks.STEPS) and len(told["weights"]) == 64
     for steps, walk in LEARNED.items():
         assert walk.times[0] == 1 and len(walk.reach) == steps - 1 and 2 * (steps - 1) < 20
-        assert all(0 < later < earlier for earlier, later in zip(walk.times, walk.times[1:], strict=False))
+        assert all(
+            0 < later < earlier for earlier, later in zip(walk.times, walk.times[1:], strict=False)
+        )
 
 
 @pytest.mark.parametrize("steps", [3, 5, 10])
 def test_with_the_built_in_weights_it_ends_nearer_to_a_long_walk_than_the_default_sampler(steps):
     pipeline, seeds = Pipeline.from_pretrained("mnist"), range(16)
     end = pipeline.sample(seeds, steps=40).x
-    ours, usual = (pipeline.sample(seeds, sampler=name, steps=steps).x for name in ("learned", Settings.sampler))
+    ours, usual = (
+        pipeline.sample(seeds, sampler=name, steps=steps).x
+        for name in ("learned", Settings.sampler)
+    )
     assert (ours - end).square().mean() < 0.6 * (usual - end).square().mean()
 
 
-@pytest.mark.parametrize(("steps", "grid"), [(5, "uniform"), (1, "learned"), (30, "learned"), (5, "power(0.7)")])
+@pytest.mark.parametrize(
+    ("steps", "grid"), [(5, "uniform"), (1, "learned"), (30, "learned"), (5, "power(0.7)")]
+)
 def test_on_other_times_it_is_dpm_plus_plus(steps, grid):
     model, x = tiny_unet(), torch.randn(2, 1, 8, 8)
-    assert torch.equal(walked(model, x, None, steps, grid=grid), walked(model, x, None, steps, "dpm++2m", grid))
+    assert torch.equal(
+        walked(model, x, None, steps, grid=grid), walked(model, x, None, steps, "dpm++2m", grid)
+    )
 
 
 def test_a_walk_that_starts_part_way_is_walked_too():

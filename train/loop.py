@@ -161,9 +161,15 @@ class Trainer:
     """
 
     def __init__(
-        self, model: UNet, sample: Sample, recipe: Recipe, *, compile: bool = True
+        self,
+        model: UNet,
+        sample: Sample,
+        recipe: Recipe,
+        *,
+        huber: float = 0.0,
+        compile: bool = True,
     ) -> None:
-        """model is on the training device, and what sample returns too.
+        """model is on the training device, and what sample returns too. huber: of the loss.
 
         Raises ValueError if the batch size is not a multiple of the number of processes.
         """
@@ -176,7 +182,7 @@ class Trainer:
             )
         self.model = model.train().to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(model).eval().requires_grad_(False)
-        self.sample, self.recipe, self.step = sample, recipe, 0
+        self.sample, self.recipe, self.huber, self.step = sample, recipe, huber, 0
         self.device = model.conv_in.weight.device
         on_gpu = self.device.type == "cuda"
         captured = on_gpu and compile and self.world == 1
@@ -253,7 +259,7 @@ class Trainer:
         x0, y, t, eps = self.batch
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            value = loss(self.network, x0, y, t, eps)
+            value = loss(self.network, x0, y, t, eps, huber=self.huber)
         torch.autograd.backward(value)
         self.loss = value.detach()
         if self.world > 1:

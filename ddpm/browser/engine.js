@@ -1,5 +1,5 @@
 /* The page's side of the worker: requests become promises. A worker that dies is started again,
-   once a request. */
+   once a request. Where the browser refuses workers, the page itself does their work. */
 class Engine {
   /* source: the worker's script. opening: what it needs at first, {facts, data, kernels}. */
   constructor(source, opening) {
@@ -20,15 +20,18 @@ class Engine {
   }
 
   start() {
-    const url = URL.createObjectURL(new Blob([this.source], { type: "text/javascript" }));
-    this.worker = new Worker(url);
-    URL.revokeObjectURL(url);
+    this.heard = performance.now();
+    try {
+      this.worker = (this.refused ? inPage : inWorker)(this.source);
+    } catch {
+      this.refused = true;
+      this.worker = inPage(this.source);
+    }
     this.worker.onmessage = ({ data }) => this.hear(data);
     this.worker.onerror = (event) => {
       event.preventDefault();
       this.died();
     };
-    this.heard = performance.now();
     this.ask(this.opening).then(() => {
       this.opened = true;
       this.settle.resolve();
@@ -68,12 +71,7 @@ class Engine {
 
   died() {
     this.worker.terminate();
-    if (!this.opened && ++this.failures > 1) {
-      clearInterval(this.watch);
-      const error = Error("this browser does not let the page compute");
-      for (const { reject } of this.pending.values()) reject(error);
-      return this.pending.clear();
-    }
+    this.refused ||= !this.opened && ++this.failures > 1;
     const unanswered = [...this.pending.values()].filter(({ message }) => message.kind !== "open");
     this.pending.clear();
     this.start();
@@ -84,4 +82,23 @@ class Engine {
       else this.send(request.message.id, request);
     }
   }
+}
+
+/* The script in a worker: beside the page, which stays quick. */
+function inWorker(source) {
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  try {
+    return new Worker(url);
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+}
+
+/* The script in the page, with a worker's ways. The page waits for each evaluation, no longer. */
+function inPage(source) {
+  const worker = { terminate() {} };
+  const take = new Function("postMessage", "onmessage", `${source}\nreturn onmessage;`);
+  const hear = take((data) => worker.onmessage({ data }));
+  worker.postMessage = (data) => setTimeout(hear, 0, { data });
+  return worker;
 }

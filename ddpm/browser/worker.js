@@ -18,14 +18,11 @@ let facts,
   busy = Promise.resolve();
 
 /* Between two evaluations messages are looked at, or nothing could be stopped. */
+const { port1: bell, port2: button } = new MessageChannel();
 const pause = () =>
   new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(0);
+    bell.onmessage = resolve;
+    button.postMessage(0);
   });
 
 /* A loop, as Uint8Array.from takes a tenth of a second for the weights. */
