@@ -862,18 +862,19 @@ def build() -> gr.Blocks:
         )
         notice = gr.Markdown(visible=False)
         again = gr.Button("Try again", size="sm", visible=False)
-        with gr.Tab("Generate"):
-            form, others = _generate_tab(page)
-        with gr.Tab("Draw"):
-            hint = _draw_tab()
-        for name, words in TOOLS.items():
-            with gr.Tab(name):
-                gr.Markdown(words)
-                _tool(name.lower())
-        label_of_compare, compare, no_compare = _tab_of_choice("Compare", _compare_tab, page)
-        label_of_ladder, ladder, no_ladder = _tab_of_choice("Steps", _ladder_tab, page)
-        with gr.Tab("Weights"):
-            line, command, python = _weights_tab()
+        with gr.Tabs(overflow_behavior="wrap"):
+            with gr.Tab("Generate"):
+                form, others = _generate_tab(page)
+            with gr.Tab("Draw"):
+                hint = _draw_tab()
+            for name, words in TOOLS.items():
+                with gr.Tab(name):
+                    gr.Markdown(words)
+                    _tool(name.lower())
+            label_of_compare, compare, no_compare = _tab_of_choice("Compare", _compare_tab, page)
+            label_of_ladder, ladder, no_ladder = _tab_of_choice("Steps", _ladder_tab, page)
+            with gr.Tab("Weights"):
+                line, command, python = _weights_tab()
         gr.HTML(OURS, elem_classes="embed-only")
         labels = (form.label, label_of_compare, label_of_ladder, hint)
         choices = (form.steps, form.sampler, form.guidance, others, compare, ladder)
@@ -1031,7 +1032,6 @@ def _generate_tab(page: gr.Blocks) -> tuple[_Form, gr.Accordion]:
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             film = _film("film", example | {"loop": True}, "menu")
-            gr.HTML("<ddpm-near></ddpm-near>", elem_id="near")
         with gr.Column(scale=1, min_width=280, elem_id="form"):
             form, others = _form()
             with gr.Row():
@@ -1039,6 +1039,7 @@ def _generate_tab(page: gr.Blocks) -> tuple[_Form, gr.Accordion]:
                 menu = "<ddpm-save></ddpm-save>"
                 gr.HTML(html_template=menu, js_on_load=SAVE, min_width=100, elem_id="save")
             gr.HTML('<p id="says" role="status"></p>')
+            gr.HTML("<ddpm-near></ddpm-near>", elem_id="near")
     ask = gr.Button(visible="hidden", elem_id="ask")  # the server, where the browser cannot
     latest = {"trigger_mode": "always_last"}
     drawn = gr.Number(precision=0, visible=False, label="Seed")  # the form may have another by now

@@ -29,6 +29,7 @@ PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobil
 QUICK = "?images=4&seed=11&steps=6"
 SERVED = "?images=4&seed=11&steps=60"  # more steps than the browser has walks for: the server draws
 NO_WORKERS = "delete globalThis.Worker"
+NO_ENGINE = f"{NO_WORKERS}; WebAssembly.validate = () => false"
 
 
 @pytest.fixture(scope="module")
@@ -279,11 +280,22 @@ def test_the_form_the_picture_and_the_strip_are_in_sight_on_a_laptop(visit):
         assert box["y"] + box["height"] <= 768, label
 
 
-def test_without_workers_the_server_draws_and_the_page_says_so(visit):
+def test_without_workers_the_page_itself_draws(visit):
     visitor = visit(QUICK, script=NO_WORKERS)
+    visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"])
+    assert visitor.says().startswith("Drawn in your browser")
+    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(11, 15), steps=6).sheet(scale=1)
+    visitor.wait(lambda film: film["at"] == film["last"] and distance(visitor.picture(), ours) <= 1)
+    for name in ("Hand", "Morph", "Mend"):
+        visitor.tab(name)
+        visitor.page.wait_for_function(f"document.querySelector('ddpm-{name.lower()}').seen > 0")
+
+
+def test_without_an_engine_the_server_draws_and_the_page_says_so(visit):
+    visitor = visit(QUICK, script=NO_ENGINE)
     page = visitor.page
     visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"])
-    assert visitor.says().startswith("The server draws: ")
+    assert visitor.says().startswith("The server draws: this browser has no WebAssembly SIMD")
     page.get_by_label("Seed").first.fill("")
     # one key interrupts what the other asked for
     page.get_by_label("Seed").first.press_sequentially("77", delay=300)
@@ -419,8 +431,8 @@ def test_a_link_to_a_tab_that_a_distilled_model_cannot_fill_says_why(visit, stud
     )
 
 
-def test_without_workers_the_server_draws_with_a_distilled_model(visit, student):
-    visitor = visit(script=NO_WORKERS, opened=False)
+def test_without_an_engine_the_server_draws_with_a_distilled_model(visit, student):
+    visitor = visit(script=NO_ENGINE, opened=False)
     visitor.url = student
     page = visitor.open("?steps=2&images=4&seed=11")
     visitor.wait(

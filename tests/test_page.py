@@ -663,19 +663,27 @@ def test_a_worker_that_dies_is_started_again(visit):
     assert tab.evaluate(again) == before
 
 
-def test_a_browser_that_lets_no_worker_run_is_told_so(visit):
-    script = """Worker = class {
-        constructor() {
-            setTimeout(() => this.onerror(new Event("error", { cancelable: true })));
-        }
-        postMessage() {}
-        terminate() {}
-    }"""
-    tab = visit("tiny", opened=False, script=script)
-    tab.wait_for_function(
-        "document.querySelector('#says').textContent"
-        " === 'this browser does not let the page compute'"
+def test_a_browser_that_lets_no_worker_run_draws_in_the_page(visit):
+    image = "ddpm.sample({ seed: 9, steps: 4 }).then(({ pixels }) => [...pixels])"
+    ours = visit("tiny").evaluate(image)
+    refusals = (
+        "Worker = class { constructor() { throw Error('refused'); } }",
+        """Worker = class {
+            constructor() {
+                setTimeout(() => this.onerror(new Event("error", { cancelable: true })));
+            }
+            postMessage() {}
+            terminate() {}
+        }""",
     )
+    for script in refusals:
+        assert visit("tiny", script=script).evaluate(image) == ours
+
+
+def test_a_browser_that_cannot_compute_is_told_so(visit):
+    script = "delete globalThis.Worker; WebAssembly.validate = () => false"
+    tab = visit("tiny", opened=False, script=script)
+    tab.wait_for_function("/no WebAssembly SIMD/.test(document.querySelector('#says').textContent)")
 
 
 def test_a_page_in_the_background_draws_as_well(visit):

@@ -2,19 +2,22 @@
    pixels that are left are held (walk.js: known). */
 class Mend extends Tool {
   static style = `
+    .all { display: flex; flex-wrap: wrap; gap: 14px 28px; }
     .panes { display: grid; gap: 14px; grid-template-columns: repeat(2, minmax(0, 1fr)); align-items: start;
-      max-width: max(36rem, (100vh - 29rem) * 2); }
+      flex: 3 1 30rem; min-width: 0; max-width: max(36rem, (100vh - 22rem) * 2); }
+    .controls { flex: 1 1 15rem; min-width: 0; }
     .four { display: grid; gap: 6px; grid-template-columns: repeat(2, minmax(0, 1fr)); }
     @container (max-width: 420px) { .panes { grid-template-columns: minmax(0, 1fr); } .four { grid-template-columns: repeat(4, minmax(0, 1fr)); } }
   `;
   static body = `
-    <div class="panes">
+    <div class="all"><div class="panes">
       <figure><figcaption>Rub out a part</figcaption><ddpm-pad rub></ddpm-pad></figure>
       <figure><figcaption>Four ways to finish it</figcaption><div class="four" role="img" aria-label="Four finished images"></div></figure>
-    </div>
+    </div><div class="controls">
     <div class="row"><button type="button" class="another">Another image</button>
       <button type="button" class="more">Four other ways</button></div>
-    <fieldset class="row"><legend>Tell the model what it is</legend><div class="chips"></div></fieldset>`;
+    <fieldset class="row"><legend>Tell the model what it is</legend><div class="chips"></div></fieldset>
+    </div></div>`;
   static SAMPLER = "ddpm"; // its fresh noise lets the new part fit the old one
 
   listen() {
@@ -34,7 +37,7 @@ class Mend extends Tool {
 
   start() {
     const cannot = !this.studio.offers.samplers.includes(Mend.SAMPLER);
-    for (const part of this.shadowRoot.querySelectorAll(".panes, .row")) part.hidden = cannot;
+    this.$(".all").hidden = cannot;
     if (cannot)
       return this.say("A part is finished in many small steps, and this model is made for a few large ones.");
     this.pad.side = this.studio.config.size;

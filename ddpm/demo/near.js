@@ -34,10 +34,14 @@
 
     async show({ words, distances }, { url }) {
       const far = distances.map((distance) => distance.toFixed(1)), picture = new Image();
-      Object.assign(picture, { src: url, alt: `The nearest training images, ${far.join(", ")} away`, className: "near" });
-      const row = document.createElement("div");
-      row.append(...far.map((words) => Object.assign(document.createElement("span"), { textContent: words })));
-      this.found.replaceChildren(picture, row, Object.assign(document.createElement("p"), { textContent: words }));
+      Object.assign(picture, { src: url, alt: `The nearest training images, ${far.join(", ")} away` });
+      const make = (tag, ...inside) => {
+        const made = document.createElement(tag);
+        made.append(...inside);
+        return made;
+      };
+      const below = make("figcaption", ...far.map((words) => make("span", words)));
+      this.found.replaceChildren(make("figure", picture, below), make("p", words));
       this.button.hidden = true;
     }
   }
