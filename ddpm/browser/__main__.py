@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         args.space.mkdir(parents=True, exist_ok=True)
     for path, data in files.items():
         write_atomic(path, data)
-        print(f"{path}: {len(data) / 1e6:.2f} MB")
+        print(f"{path}: {len(data) / 1e3:,.0f} kB")
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ document.querySelector("ddpm-player").show(film);
 
 
 _HEAD = """<h1>{title}</h1>
-<p>A diffusion model turned noise into these images, step by step.
-Drag along the strip to see how; a seed gives the same image again.</p>"""
+<p>A <a href="https://arxiv.org/abs/2006.11239">diffusion model</a> turned noise into these images,
+step by step. Drag along the strip to see how; a seed gives the same image again.</p>"""
 
 
 class Walk:
