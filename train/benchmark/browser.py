@@ -13,6 +13,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -93,6 +94,18 @@ _IN_TURNS = """async ([count, pixels, rounds]) => {
     }
   return [took.ours, took.theirs, off];
 }"""
+
+_APP_FIRST = """() => {
+  const player = document.querySelector('#film ddpm-player');
+  if (!player?.walks?.length) return 0;
+  return performance.now() - performance.getEntriesByType('navigation')[0].responseEnd;
+}"""
+_REDRAWN = """async ([count, seed]) => {
+  const { steps, sampler } = page.studio.offers.usual, start = performance.now();
+  await page.draw(['any', count, seed, steps, sampler, 'best', 0, 0]);
+  return performance.now() - start;
+}"""
+_STROKES = 100  # movements of the pen
 
 
 @contextmanager
@@ -249,6 +262,7 @@ def parser() -> argparse.ArgumentParser:
     add = partial(add_option, p)
     add("--model", "as for python -m ddpm", default="mnist", metavar="WEIGHTS")
     add("--ort", "node_modules/onnxruntime-web/dist, to compare with", type=Path, metavar="DIR")
+    add("--app", "measure the app's page at this address instead", metavar="URL")
     add("--rounds", "measurements, of which the median counts", type=int, default=20)
     p.add_argument("--agreement", action="store_true", help="compare images with Python's instead")
     add("--out", "sample images in the browser into this folder instead", type=Path, metavar="DIR")
@@ -266,6 +280,11 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError("--rounds and --count must be 1 or more")
     if args.ort and not (args.ort / "ort.wasm.min.js").is_file():
         raise ValueError(f"{args.ort} has no ort.wasm.min.js: npm install onnxruntime-web")
+    if args.app:
+        with chromium() as browser:
+            head = "in one thread|median|min|max|bound"
+            print(table(head, app_bounds(browser, args.app, args.rounds)))
+        return 0
     torch.set_num_threads(1)
     pipeline = Pipeline.from_pretrained(args.model)
     pipeline.times(Settings([0], **pipeline.usual | _how(args)))  # raises if they cannot be
@@ -277,6 +296,60 @@ def main(argv: list[str] | None = None) -> int:
         with chromium() as browser:
             _show(browser, pipeline, path, args)
     return 0
+
+
+def app_bounds(browser: "Browser", url: str, rounds: int) -> list[list[str]]:
+    """What the app's page promises, measured at url with the weights and steps that it starts with.
+
+    Raises OSError if there is no such page.
+    """
+    from playwright.sync_api import Error
+
+    try:
+        first = [_opened(browser, url)[1] for _ in range(5)]
+        tab, _ = _opened(browser, url)
+    except Error as error:
+        raise OSError(f"no app answers at {url}: start it by python app.py") from error
+    tab.wait_for_function("page.studio && page.begun")
+    rows = [_row("page to first picture, ms", first, ".0f", "1000")]
+    seeds = iter(range(1000, 10_000))
+    for count, bound in ((1, "100"), (BATCH, "1000")):
+        took = [tab.evaluate(_REDRAWN, [count, next(seeds)]) for _ in range(rounds + 1)][1:]
+        rows.append(_row(f"redraw of {count}, ms", took, ".0f", bound))
+    tab.locator("[role=tab]", has_text="Draw").click()
+    seen = "document.querySelector('ddpm-draw').seen ?? 0"
+    tab.wait_for_function(f"{seen} > 0")
+    rates = [_updates(tab, seen) for _ in range(rounds)]
+    return [*rows, _row("Draw: updates a second while the pen moves", rates, ".0f", "10")]
+
+
+def _opened(browser: "Browser", url: str) -> tuple["Page", float]:
+    """The app as a new visitor sees it, and milliseconds from its HTML to its first picture."""
+    tab = browser.new_context().new_page()
+    tab.goto(url)
+    return tab, tab.wait_for_function(_APP_FIRST, polling=10).json_value()
+
+
+def _updates(tab: "Page", seen: str) -> float:
+    """Drawings of the Draw tab that came back in a second of a moving pen."""
+    box = tab.locator("ddpm-draw ddpm-pad canvas").first.bounding_box()
+    if not box:
+        raise OSError("the app shows nothing to draw on")
+    before, start = tab.evaluate(seen), time.perf_counter()
+    tab.mouse.move(box["x"] + 5, box["y"] + 5)
+    tab.mouse.down()
+    for k in range(_STROKES):
+        along = (k + 1) / _STROKES
+        tab.mouse.move(box["x"] + along * box["width"] * 0.9, box["y"] + box["height"] / 2)
+        time.sleep(0.01)
+    rate = (tab.evaluate(seen) - before) / (time.perf_counter() - start)
+    tab.mouse.up()
+    return float(rate)
+
+
+def _row(name: str, values: list[float], form: str, bound: str = "") -> list[str]:
+    figures = (statistics.median(values), min(values), max(values))
+    return [name, *(format(value, form) for value in figures), bound]
 
 
 def _show(browser: "Browser", pipeline: Pipeline, path: Path, args: argparse.Namespace) -> None:
@@ -302,9 +375,8 @@ def bounds(
     size = path.stat().st_size
     rows = [["page, MB", f"{size / 1e6:.2f}", "", "", f"{PAGE_BYTES / 1e6:.0f}"]]
 
-    def row(name: str, values: list[float], form: str, bound: str = "") -> None:
-        figures = (statistics.median(values), min(values), max(values))
-        rows.append([name, *(format(value, form) for value in figures), bound])
+    def row(*what: Any) -> None:
+        rows.append(_row(*what))
 
     row("open to first image, ms", first_image(browser, path.as_uri(), 5), ".0f", "1000")
     tab = browser.new_page()
