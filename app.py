@@ -66,7 +66,7 @@ UNHEARD = 20
 CARD = (
     "Watch a small neural network turn random noise into images, step by step, and draw your own."
 )
-WRONG = "The link asks for what cannot be, and is followed without it: {wrong}."
+WRONG = "The link has settings that are not valid, and is followed without them: {wrong}."
 # Under the picture in a page of someone else's.
 OURS = '<a href="." target="_blank">Draw your own</a>'
 GONE = "nobody fetched the result in time: it is not kept"
@@ -486,7 +486,7 @@ def _fetched(queue: Any, session: str, event_id: str) -> Callable[[], bool]:
         if seen is None or seen is not oldest:
             oldest, since = seen, now
         elif now - since >= UNHEARD:
-            # Or they would stay; why it was given up will be the only one.
+            # Unread messages would stay. The client then gets only the reason for stopping.
             queue.pending_messages_per_session[session]._queue.clear()
             return False
         return True
@@ -523,7 +523,7 @@ def _forget(queue: Any) -> None:
 
 
 def _drop(queue: Any, session: str) -> None:
-    """Why it was dropped stays in the place of each result, unless one is still at work."""
+    """Replaces unfetched results by the reason. Does nothing while a task is still at work."""
     events = list(queue.pending_event_ids_session.get(session, ()))
     messages = queue.pending_messages_per_session.get(session)
     if messages and not any(event in queue.event_ids_to_events for event in events):
@@ -560,7 +560,7 @@ def restore(query: str) -> tuple[Any, ...]:
 
 
 def _from_link(usual: Request, asked: dict[str, str]) -> tuple[Request, str]:
-    """The request of a link, as far as the form can show it, and why not further ("" if it can)."""
+    """The settings of a link that are valid, and a message about the others, or ""."""
     model = pipeline(serving.weights)
     names = model.class_names
     said, wrong = {**_said(), "time_grid": "grid"}, []
@@ -644,7 +644,7 @@ class Shown(NamedTuple):
     label_of_compare: Any
     label_of_ladder: Any
     hint: Any
-    steps: Any  # of a distilled model few; and what leaves it no choice:
+    steps: Any  # of a distilled model few; the others are hidden for it
     sampler: Any
     guidance: Any
     more: Any
@@ -686,7 +686,7 @@ def _weights_in_use() -> Shown:
 
 
 def _notice() -> str:
-    """That the weights which were asked for are not there, and why; "" if they are."""
+    """Says that the weights which were asked for are not there, and why; "" if they are."""
     if serving.arrived:
         return ""
     problem = serving.problem

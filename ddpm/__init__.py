@@ -8,7 +8,7 @@ Symbols, the same in every file:
 
     t        time, from 0 (clean) to T (pure noise); the network was trained at whole numbers
     x, x_t   the noisy image at t: x_t = alpha(t) * x0 + sigma(t) * eps, N×C×H×W float32
-    x0       the clean image, in [-1, 1]; also the network's estimate of it
+    x0       the clean image, in [-LIMIT, LIMIT] (`ddpm.pixels`); also the network's estimate of it
     eps      standard normal noise
     v        alpha * eps - sigma * x0: what the network predicts by default
     alpha    how much signal there is at t; the square root of the papers' alpha_bar

@@ -10,7 +10,7 @@ GIF_FRAMES = 40  # enough for the eye, whatever the number of steps
 class Frame(NamedTuple):
     """One moment of a walk: noisy images, and the clean ones that the network predicts from them.
 
-    t: the time. x: noisy images, N×C×H×W in [-1, 1] and beyond. x0: the prediction, same shape.
+    t: the time. x: noisy images, N×C×H×W. x0: the prediction, same shape.
     nfe: network evaluations spent on each image so far. snr: the signal-to-noise ratio
     alpha(t)**2 / sigma(t)**2, infinite at t = 0.
     """

@@ -19,8 +19,8 @@ from .player import Walk, document, embedded, film
 class Images:
     """Finished images and the way to them.
 
-    x: N×C×H×W in [-1, 1] and a little beyond. seeds: of each. labels: what each was asked to show,
-    its class in words, or None. frames: moments of the way there, as many as a film needs.
+    x: N×C×H×W in [-LIMIT, LIMIT] of `ddpm.pixels`. seeds: of each. labels: what each was asked to
+    show, its class in words, or None. frames: moments of the way there, as many as a film needs.
     """
 
     x: Tensor

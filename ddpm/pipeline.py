@@ -192,8 +192,8 @@ class Pipeline:
     ) -> Iterator[Frame]:
         """The forward process: x_t at each of times, and the x0 that the network predicts from it.
 
-        x0 is N×C×H×W in [-1, 1], one image per seed; the noise is that from which `stream` starts.
-        The network gets no label.
+        x0 is N×C×H×W as `ddpm.pixels.from_pixels` gives it, one image per seed; the noise is that
+        from which `stream` starts. The network gets no label.
 
         Raises ValueError at once for seeds, shapes or times that are not valid.
         """

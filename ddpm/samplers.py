@@ -314,8 +314,8 @@ def _unipc(
 ) -> Iterator[Step]:
     """Predictor and corrector of UniPC.
 
-    The predictor steps towards a weighted mean of the evaluations so far. The corrector repeats the
-    step before the next one, with the evaluation at its end point added; with it the error falls by
+    The predictor steps towards a weighted mean of the evaluations so far. Before each new step the
+    corrector repeats the previous one with the newest evaluation added; with it the error falls by
     one order more than `order`.
     """
     past: deque[_Seen] = deque(maxlen=order)

@@ -76,7 +76,7 @@ def uniform(schedule: "Schedule", steps: int) -> list[float]:
 def power(schedule: "Schedule", steps: int, rho: float = 0.5) -> list[float]:
     """t = T * u**rho, u uniform from 1 to 0.
 
-    Below 1, rho spends the steps where the noise is strong: few steps look far better.
+    rho below 1 spends more of the steps where the noise is strong, rho above 1 where it is weak.
     """
     return [schedule.T * (1 - k / steps) ** rho for k in range(steps + 1)]
 

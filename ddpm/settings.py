@@ -23,8 +23,8 @@ GUIDANCE = Bounds(0, 20)
 class Start:
     """Where a walk begins if not at pure noise: at images with noise up to time t.
 
-    x0: the images, N×C×H×W in [-1, 1]; each seed's noise is added to its image. t: 1..T. Meng et
-    al. 2022 (SDEdit).
+    x0: the images, as `ddpm.pixels.from_pixels` gives them, N×C×H×W; each seed's noise is added to
+    its image. t: 1..T. Meng et al. 2022 (SDEdit).
     """
 
     x0: Tensor

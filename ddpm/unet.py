@@ -1,7 +1,7 @@
-"""The network: a U-Net that takes a noisy image, the time and the label, and predicts the noise.
+"""The network: a U-Net that takes a noisy image, the time and the label.
 
-What exactly it predicts, noise or image or a mix of both, is its `prediction`. Read the file from
-the bottom up: `UNet.forward` is eleven lines. Every block is called as block(x, emb), where emb
+What it predicts, the noise, the image or a mix of both, is its `prediction`. Read the file from the
+bottom up, from `UNet.forward`. Every block is called as block(x, emb), where emb
 (N×E) is the embedding of the time and the label. The blocks know nothing of diffusion. The parts
 and their order are those of diffusers' UNet2DModel, so that weights can be carried over.
 """

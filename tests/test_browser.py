@@ -761,7 +761,8 @@ def test_a_link_that_cannot_be_followed_gets_one_line_and_the_usual_settings(vis
     warning.wait_for()
     assert (
         warning.count() == 1
-        and "The link asks for what cannot be, and is followed without it" in warning.inner_text()
+        and "The link has settings that are not valid, and is followed without them"
+        in warning.inner_text()
     )
     assert "onerror" not in page.inner_html("body") and "hostile" not in page.inner_html("body")
     assert seed_of(page) == "0" and visitor.film()["seeds"][0] == 0
@@ -1276,7 +1277,7 @@ def test_a_bad_value_of_a_link_falls_back_alone_and_is_named(visit, query, words
     tool = query[5:].split("&")[0]
     _, theirs = followed(visit, query, tool)
     assert (
-        f"The link asks for what cannot be, and is followed without it: {words}"
+        f"The link has settings that are not valid, and is followed without them: {words}"
         in theirs.locator(".says").inner_text()
     )
     good = {"hand": (".number", "12"), "draw": (".t", "23")}

@@ -81,7 +81,7 @@ def read_header(run: Path) -> Header | None:
 
 @contextmanager
 def alone(run: Path, header: Header | None) -> Iterator[None]:
-    """Makes the run's folder, and keeps it for this process as long as it lives, however it ends.
+    """Makes the run's folder, and locks it until this process ends, even if it crashes.
 
     Raises ValueError if another process has it, or wrote into it after header was read. What a
     killed process left half written is cleared away.

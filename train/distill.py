@@ -51,7 +51,7 @@ WALKS = {4: (0, 5, 9, 13), 2: (0, 9), 1: (0,)}  # where the student's jumps star
 MOMENTS = (0, 5, 9, 13, STEPS)  # whose states are kept
 SHARES = {4: 0.5, 2: 0.3, 1: 0.2}  # of the training, for each walk
 HUBER = 0.05  # of the loss; a gray level is 0.008
-OWN = 0.5  # of the states from which a later jump starts are those that the student has come to
+OWN = 0.5  # of the later jumps start from the student's own state, not the teacher's
 FILE = "walks.safetensors"
 FIRST_SEED = 2**31  # of the teacher's walks, far from those of an evaluation
 _BATCH = 64
@@ -73,9 +73,8 @@ def times_of(teacher: Pipeline) -> dict[int, list[float]]:
 class Jumps(NamedTuple):
     """All steps of all walks of the student, each a row.
 
-    start, end: indices into MOMENTS, where the teacher's walk is then. path: the times at which the
-    student is asked from pure noise on, and where it arrives in the end. at: which of them is the
-    step itself. share: of the training.
+    start, end: indices into MOMENTS, where the teacher's walk is then. path: the student's times
+    from pure noise to 0. at: the index in path of the jump that is trained. share: of the training.
     """
 
     start: Tensor

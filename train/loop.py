@@ -139,9 +139,9 @@ def guided(sample: Sample, model: UNet, guidance: float) -> Sample:
 def sample_times(count: int, T: int, generator: torch.Generator) -> Tensor:
     """Random times in 1..T, one from each of `count` equal parts of that range, in order; float64.
 
-    The loss depends strongly on t, so with independent times much of the noise in the mean loss of
-    a batch, and in its gradient, is chance in which times the batch holds. One time from each part
-    removes that (stratified sampling); each time is as likely as before, so the expected loss is
+    The loss depends strongly on t. With independent times the mean loss of a batch, and its
+    gradient, vary mainly because batches hold different times. One time from each part removes that
+     (stratified sampling); each time is as likely as before, so the expected loss is
     the same. Compare the low-discrepancy times of Kingma et al. 2021 (VDM), Appendix I.1.
     """
     k = torch.arange(count, device=generator.device, dtype=torch.float64)

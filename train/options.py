@@ -137,7 +137,7 @@ def settle(p: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
 
 
 def ended(name: str, work: Callable[[], int]) -> int:
-    """Runs work, and gives its exit code; 1 if training diverged. Processes part in any case."""
+    """Runs work, and gives its exit code; 1 if training diverged. Closes the process group."""
     try:
         return work()
     except torch.OutOfMemoryError as error:

@@ -44,7 +44,7 @@ def first_then_others() -> Iterator[None]:
 
     For what the first leaves on the disk for the others, such as a downloaded data set. If it
     raises ValueError or OSError there, the others raise a ValueError with the same message instead
-    of running the body. Every process must come here, or the rest wait for it.
+    of running the body. All processes must call this, or the others wait for ever.
     """
     if not dist.is_initialized():
         yield

@@ -154,8 +154,8 @@ def main(argv: list[str] | None = None) -> int:
     times, least = pipeline.model.schedule.T, max(STEPS)
     if pipeline.walks or times < least:
         raise ValueError(
-            f"{args.model} has no walks to learn: a model that has is not distilled, and its T is "
-            f"at least {least}"
+            f"walks cannot be learned for {args.model}: the model must not be distilled, and its T "
+            f"must be at least {least}"
         )
     ways, found = long_ways(pipeline), []
     held_out, seen = ways.part(slice(HELD_OUT)), ways.part(slice(HELD_OUT, None))

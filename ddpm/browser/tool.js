@@ -109,7 +109,7 @@ class Tool extends HTMLElement {
       }
     this.asked = null;
     if (wrong.length)
-      this.warning = `The link asks for what cannot be, and is followed without it: ${wrong.join("; ")}.`;
+      this.warning = `The link has settings that are not valid, and is followed without them: ${wrong.join("; ")}.`;
     for (const event of ["input", "pointerdown"])
       this.shadowRoot.addEventListener(event, () => (this.warning = ""), { once: true });
     this.draw();

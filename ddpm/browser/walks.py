@@ -11,7 +11,7 @@ from torch import Tensor
 from ..schedule import Schedule
 from ..settings import Settings
 
-NEGLIGIBLE = 1e-9  # of an x0 in [-1, 1]: what is left over where multiples cancel in float64
+NEGLIGIBLE = 1e-9  # of an x0: what is left over where multiples cancel in float64
 
 
 def walk(schedule: Schedule, settings: Settings) -> np.ndarray:

@@ -56,7 +56,7 @@ def card(film: Film) -> bytes:
 
 
 def row(images: Tensor) -> bytes:
-    """Images N×C×H×W in [-1, 1], side by side as a PNG."""
+    """Images N×C×H×W side by side as a PNG."""
     return png(_enlarged(beside([as_sheet(image[None]) for image in images])))
 
 

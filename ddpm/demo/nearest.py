@@ -130,7 +130,7 @@ def path_of(pipeline: Pipeline, source: str, built_in: bool) -> Path:
 def told(index: Index, image: Tensor) -> tuple[dict[str, Any], Tensor]:
     """The distances of the nearest training images, in words too; and these images.
 
-    image: 1×C×H×W in [-1, 1] and a little beyond; so are the others."""
+    image: 1×C×H×W, as `ddpm.pixels.from_pixels` gives it; so are the others."""
     pixels = to_pixels(image).flatten(1).float() / 255
     if pixels.shape[1] != len(index.mean):
         raise ValueError("the index was made of images of another size")

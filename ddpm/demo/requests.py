@@ -21,7 +21,7 @@ from ..settings import GUIDANCE, MAX_SEED, Settings
 BEST = "best"
 COUNTS = (1, 4, 9, 16, 25, 36, 64)
 MAX_STEPS = 1000
-MAX_WORK = 20_000  # network evaluations of one image: about twenty seconds on two cores
+MAX_WORK = 20_000  # images times network evaluations of a request: twenty seconds on two cores
 LADDER = (1, 2, 5, 10, 20, 50, 100)  # steps of the walks that show what more steps improve
 MAX_RIVALS, FEW = 4, (1, 4)  # walks side by side, and how many images each may have
 MAX_PNG, MAX_SIDE = 100_000, 512  # of a picture from outside: characters, pixels

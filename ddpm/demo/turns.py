@@ -17,7 +17,7 @@ from .tasks import Film
 # Seconds for which a turn is kept for shorter work that has just handed out a film, and is about to
 # come back for the next; otherwise longer work would take every second turn.
 KEPT = 0.2
-PATIENCE = 0.5  # seconds after which who waits is told how many are before it
+PATIENCE = 0.5  # seconds after which a waiting request is told how many are before it
 MOST = 64  # tasks at the same time, of all
 # Network evaluations that one may have at work: all sessions of an address together, and a session.
 # The largest task that is allowed fits into either.

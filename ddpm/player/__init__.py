@@ -76,7 +76,7 @@ class Walk:
         }
 
     def add(self, frame: Frame) -> None:
-        """Takes the next frame, images N×C×H×W in [-1, 1] (and beyond) as PNGs."""
+        """Takes the next frame, images N×C×H×W, as PNGs."""
         data = self.data
         data["side"] = frame.x.shape[-1]
         last = len(data["frames"]) == data["total"] - 1

@@ -78,7 +78,7 @@ def changed(change: Pixels, images: Tensor, strength: float, generator: Generato
 
 
 def _missing(data: Data, count: int, strength: float, train: Data, generator: Generator) -> Tensor:
-    """Of so many classes no image is left; of the class after them a fraction is missing."""
+    """Leaves out the first classes, and part of the next (strength 1.5: 0, and half of 1)."""
     gone = (data.labels - (strength - 1)).clamp(0, 1)  # 0: all of the class, 1: none of it
     kept = torch.rand(len(gone), generator=generator) < gone
     return data.images[kept | (data.labels >= strength)][:count]

@@ -21,7 +21,7 @@ class Statistics(NamedTuple):
 
     @classmethod
     def of(cls, features: Tensor) -> "Statistics":
-        """Those of features, N×D. Raises ValueError below two vectors, of which nothing spreads."""
+        """The statistics of features, N×D. Raises ValueError for fewer than two vectors."""
         if len(features) < 2:
             raise ValueError(f"statistics need at least 2 images, got {len(features)}")
         features = features.double()
@@ -39,7 +39,7 @@ def frechet(a: Statistics, b: Statistics) -> float:
     for equal ones.
 
     Heusel et al. 2017, Eq. 6; Dowson & Landau 1982. tr (A B)^½ is the sum of the singular values of
-    A^½ B^½: no complex number can arise, and none is the root of a rounding error."""
+    A^½ B^½, which avoids complex values and square roots of rounding errors."""
     cross = torch.linalg.svdvals(_root(a.covariance) @ _root(b.covariance)).sum()
     distance = (
         (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross
@@ -83,8 +83,7 @@ def density_coverage(real: Tensor, drawn: Tensor, k: int = 5) -> tuple[float, fl
 def nearest(vectors: Tensor, others: Tensor, *, skip: Tensor | None = None) -> Tensor:
     """Distance of each vector (N×D) to the nearest of others (M×D); in the type of vectors, N.
 
-    skip: N indices into others that do not count, each for its vector: those who look for others
-    than themselves."""
+    skip: for each vector the index of one of the others to ignore, usually the vector itself."""
     found = []
     for distances, rows in _distances(vectors, others):
         if skip is not None:

@@ -22,7 +22,8 @@ from .yardstick import SETS, Sample, Yardstick
 
 COUNTS = 2_000, 10_000  # of images, whose floors are kept beside the judges
 _LEAST = 1e-6  # of the largest variance: a direction with less is rounding
-_LEAST_SPREAD = 0.01  # of a number about pixels, most of them shares: less is not looked at closer
+# Of a number about pixels, most of them shares: a smaller spread counts as this one.
+_LEAST_SPREAD = 0.01
 
 
 class Judge(NamedTuple):
@@ -99,7 +100,7 @@ def figures(sample: Sample) -> dict[str, float]:
 
 def floor(yardstick: Yardstick, count: int) -> Floor:
     """Of count images (of all test images, if there are fewer): as kept beside the judges, or
-    measured now, which takes as long as to judge some sets of so many images."""
+    measured now, which takes as long as judging up to five sets of so many images."""
     kept = yardstick.config.get("floors", {}).get(str(count))
     if kept is not None and kept["figure"].keys() == JUDGES.keys():
         return Floor(**kept)

@@ -57,7 +57,7 @@ def vectors(networks: Networks, images: Tensor) -> dict[str, Tensor]:
 
 
 def real_images(dataset: str, root: Path, size: int | None = None) -> tuple[Data, Data]:
-    """Training and test images. Of one's own (`folder`) every tenth is held out. Raises as the
+    """Training and test images. Of a `folder` every tenth image is held out. Raises as the
     loaders of `data.py`."""
     source = DATASETS[dataset]
     with first_then_others():  # it may have to be downloaded

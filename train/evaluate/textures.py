@@ -65,8 +65,8 @@ class TextureNet(nn.Module):
 
     @torch.inference_mode()
     def look(self, pixels: Tensor) -> Tensor:
-        """Roots of the features of any number of images, on the CPU: without their long tails, what
-        two sets of real images differ by varies less."""
+        """Square roots of the features of any number of images, on the CPU. The root shortens long
+        tails, so the distance between two sets of real images varies less."""
         device = self.out.weight.device
         parts = [self.features(part.to(device)).cpu() for part in torch.split(pixels, _BATCH)]
         return torch.cat(parts).sqrt()

@@ -127,7 +127,7 @@ class Sample:
 
     @cached_property
     def distances(self) -> Tensor:
-        """Of the first 10,000: to the nearest training image, in pixels of 0..1."""
+        """Distances of the first 10,000 to the nearest training image, in pixels of 0..1."""
         if self._distances is not None:
             return self._distances
         return nearest(self.vectors, as_vectors(self.yardstick.train.images))
