@@ -853,8 +853,7 @@ def build() -> gr.Blocks:
         why = serving.problem or "still loading"
         print(f"{serving.source}: {why}. The built-in weights draw instead.", flush=True)
     what = "handwritten digits" if _draws_digits() else "images"
-    page = gr.Blocks(title=_title(), analytics_enabled=False, delete_cache=(600, 3600))
-    with page:
+    with gr.Blocks(title=_title(), analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(
             f"# {_title()}\nA small neural network turns random noise into {what}, step by step. "
             "The same seed always gives the same picture. Or *draw* one yourself.",
