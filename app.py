@@ -853,7 +853,8 @@ def build() -> gr.Blocks:
         why = serving.problem or "still loading"
         print(f"{serving.source}: {why}. The built-in weights draw instead.", flush=True)
     what = "handwritten digits" if _draws_digits() else "images"
-    with gr.Blocks(title=_title(), analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    page = gr.Blocks(title=_title(), analytics_enabled=False, delete_cache=(600, 3600))
+    with page:
         gr.Markdown(
             f"# {_title()}\nA small neural network turns random noise into {what}, step by step. "
             "The same seed always gives the same picture. Or *draw* one yourself.",
@@ -877,9 +878,8 @@ def build() -> gr.Blocks:
         gr.HTML(OURS, elem_classes="embed-only")
         labels = (form.label, label_of_compare, label_of_ladder, hint)
         choices = (form.steps, form.sampler, form.guidance, others, compare, ladder)
-        shown = Shown(
-            notice, again, line, command, python, *labels, *choices, no_compare, no_ladder
-        )
+        told = (notice, again, line, command, python)
+        shown = Shown(*told, *labels, *choices, no_compare, no_ladder)
         _serve(page)
         page.load(_weights_in_use, None, list(shown), queue=False, **QUIET)
         private: dict[str, Any] = {"api_visibility": "private"}

@@ -188,8 +188,7 @@ class Trainer:
         captured = on_gpu and compile and self.world == 1
         self.generator = torch.Generator(self.device).manual_seed(recipe.seed)
         # tensors, so that a captured step reads their present values
-        self.lr = torch.tensor(0.0, device=self.device)
-        self.ema_weight = torch.tensor(1.0, device=self.device)
+        self.lr, self.ema_weight = (torch.tensor(value, device=self.device) for value in (0.0, 1.0))
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=self.lr,
@@ -203,8 +202,7 @@ class Trainer:
         if on_gpu and compile:
             # not dynamic: a kernel for any batch size failed with "misaligned address"
             torch.compiler.reset()
-            # a module that passes on the attributes of the model
-            self.network = cast("UNet", torch.compile(model, dynamic=False))
+            self.network = cast("UNet", torch.compile(model, dynamic=False))  # has its attributes
         self.batch = self._next_batch()  # always these tensors: the captured step reads them
         self.graph = self._capture() if captured else None
 
