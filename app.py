@@ -809,13 +809,6 @@ STEPS = """
     show();
     steps.addEventListener("input", () => { props.value = steps.value; trigger("input"); });
 """
-TOOL = """
-    page.tool(element.firstElementChild, props.digits);
-    element.firstElementChild.addEventListener("ask", (event) => {
-        page.wanted = event.detail;
-        trigger("ask");
-    });
-"""
 TOOLS = {
     "Hand": "Every digit from the same noise: they have the same slant and stroke, like one hand.",
     "Morph": "Pick two digits, and drag from one to the other. Between their noise lies more "
@@ -827,8 +820,19 @@ NO_CHOICE = (
 )
 SAVE = """
     customElements.whenDefined("ddpm-save").then(() =>
-        element.querySelector("ddpm-save").offer(page.entries(page.player("film"))));
+        element.querySelector("ddpm-save").offer(page.entries(%s)));
 """
+MENU = '<div class="saving"><ddpm-save></ddpm-save><span role="status"></span></div>'
+TOOL = (
+    SAVE % "element.firstElementChild"
+    + """
+    page.tool(element.firstElementChild, props.digits);
+    element.firstElementChild.addEventListener("ask", (event) => {
+        page.wanted = event.detail;
+        trigger("ask");
+    });
+"""
+)
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 # All may start at once: `turns` decides who computes, and refuses what is too much. Each holds one
 # of Gradio's threads meanwhile.
@@ -1036,7 +1040,8 @@ def _generate_tab(page: gr.Blocks) -> tuple[_Form, gr.Accordion]:
             with gr.Row():
                 go, stop = _go_and_stop("Generate", "generate")
                 menu = "<ddpm-save></ddpm-save>"
-                gr.HTML(html_template=menu, js_on_load=SAVE, min_width=100, elem_id="save")
+                offer = SAVE % 'page.player("film")'
+                gr.HTML(html_template=menu, js_on_load=offer, min_width=100, elem_id="save")
             gr.HTML('<p id="says" role="status"></p>')
             gr.HTML("<ddpm-near></ddpm-near>", elem_id="near")
     ask = gr.Button(visible="hidden", elem_id="ask")  # the server, where the browser cannot
@@ -1097,7 +1102,7 @@ def _compare_tab(page: gr.Blocks, tab: gr.Tab) -> gr.Dropdown:
     )
     with gr.Row():
         go, stop = _go_and_stop("Compare", "compare")
-    film = _film("compare-film")
+    film = _film("compare-film", None, "menu")
     with gr.Row():
         label, count, seed = _label(), _few(requests.FEW[-1]), _seed()
         guidance = _guidance()
@@ -1110,7 +1115,7 @@ def _compare_tab(page: gr.Blocks, tab: gr.Tab) -> gr.Dropdown:
                 rivals.append(_steps(steps, f"Steps {k}"))
     asked = [label, count, seed, guidance, *rivals]
     _wire(go, stop, compare_film, asked, film)
-    _link(page, "compare", compare, asked, go)
+    _link(page, "compare", compare, asked, go, film)
     _open_with(tab, film, go)
     return label
 
@@ -1123,12 +1128,12 @@ def _ladder_tab(page: gr.Blocks, tab: gr.Tab) -> gr.Dropdown:
     )
     with gr.Row():
         go, stop = _go_and_stop("Draw all seven", "climb")
-    film = _film("steps-film", None, "joined")
+    film = _film("steps-film", None, "joined menu")
     with gr.Row():
         label, count, seed, sampler = _label(), _few(requests.FEW[0]), _seed(), _sampler()
     asked = [label, count, seed, sampler]
     _wire(go, stop, ladder_film, asked, film)
-    _link(page, "steps", ladder, asked, go)
+    _link(page, "steps", ladder, asked, go, film)
     _open_with(tab, film, go)
     return label
 
@@ -1153,7 +1158,7 @@ def _draw_tab() -> gr.Dropdown:
 
 def _tool(name: str, **props: Any) -> gr.HTML:
     """A tool of ddpm/browser that draws in the visitor's browser."""
-    template = f"<ddpm-{name}></ddpm-{name}><ddpm-link></ddpm-link>"
+    template = f"<ddpm-{name}></ddpm-{name}>{MENU}"
     return gr.HTML(html_template=template, js_on_load=TOOL, elem_id=name, **props)
 
 
@@ -1194,9 +1199,15 @@ def _wire(
 
 
 def _link(
-    page: gr.Blocks, tab: str, task: Callable[..., Any], asked: list[Any], go: gr.Button
+    page: gr.Blocks,
+    tab: str,
+    task: Callable[..., Any],
+    asked: list[Any],
+    go: gr.Button,
+    film: gr.HTML,
 ) -> None:
-    """Puts what a tab was asked for into the address, and restores it from there."""
+    """Puts what a tab was asked for into the address, restores it from there, and offers to save
+    its film."""
     here: dict[str, Any] = {"queue": False, **QUIET}
     names = json.dumps(list(_linked(task)))
     go.click(None, asked, None, js=f"(...values) => page.ran('{tab}', {names}, values)", **here)
@@ -1210,7 +1221,7 @@ def _link(
         **QUIET,
     )
     restored.then(None, None, None, js=f"() => page.arrive('{tab}')", **here)
-    gr.HTML("<ddpm-link></ddpm-link>")
+    gr.HTML(html_template=MENU, js_on_load=SAVE % f'page.player("{film.elem_id}")')
 
 
 def _open_with(tab: gr.Tab, film: gr.HTML, go: gr.Button) -> None:

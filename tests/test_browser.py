@@ -106,12 +106,7 @@ class Visitor:
         return self.wait(lambda film: film["id"] != before and film["done"])
 
     def tab(self, name):
-        tab = self.page.get_by_role("tab", name=name, exact=True)
-        if not tab.is_visible():  # on a phone
-            self.page.locator(".overflow-menu > button").click()
-            self.page.locator(".overflow-dropdown button", has_text=name).click()
-        else:
-            tab.click()
+        self.page.get_by_role("tab", name=name, exact=True).click()
 
     def picture(self, name="film"):
         """The pixels on the canvas."""
@@ -129,8 +124,9 @@ class Visitor:
         return Path(download.value.path()), download.value.suggested_filename
 
     def menu(self, entry):
-        self.page.get_by_role("button", name="Save …").click()
-        self.page.locator("#save").get_by_role("button", name=entry).click()
+        menu = self.page.locator("ddpm-save:visible")
+        menu.get_by_role("button", name="Save …").click()
+        menu.get_by_role("button", name=entry).click()
 
 
 @pytest.fixture(scope="module")
@@ -802,7 +798,7 @@ def test_compare_walks_side_by_side_and_measures(visit):
         ),
         "compare-film",
     )
-    path, _ = visitor.saved(visitor.page.locator("#compare-film .save").click)
+    path, _ = visitor.saved("Save a PNG")
     with Image.open(path) as picture:  # all three, side by side
         side = 4 * (2 * 28 + 2)
         assert picture.size == (3 * side + 2 * 24, side)
@@ -891,9 +887,12 @@ def test_three_panes_follow_the_pen(visit, halves):
     visitor.again(lambda: tool.locator(".t").fill("0"))
     drawn, back = (np.array(tool.locator(each).evaluate(PIXELS)) for each in (".paper", ".back"))
     assert np.abs(drawn - back).mean() < 12
-    path, name = visitor.saved(tool.get_by_role("button", name="Save as PNG").click)
+    path, name = visitor.saved("Save a PNG")
     with Image.open(path) as panes:
         assert name == "drawing.png" and panes.size == (8 * (3 * 28 + 2 * 4), 8 * 28)
+    path, name = visitor.saved("Save a GIF")
+    with Image.open(path) as gif:
+        assert name == "drawing.gif" and gif.width >= 472 and gif.n_frames > 2
 
 
 def test_one_hand_writes_a_number(visit, halves):
@@ -918,7 +917,10 @@ def test_one_hand_writes_a_number(visit, halves):
     ]
     tool.locator(".number").fill("1234567890123456")
     assert line.evaluate("canvas => canvas.width") == 12 * 21 + 7, "no more than 12"
-    path, name = visitor.saved(tool.get_by_role("button", name="Save as GIF").click)
+    path, name = visitor.saved("Save a PNG")
+    with Image.open(path) as picture:
+        assert name == "number-13.png" and picture.size == (8 * (12 * 21 + 7), 8 * 28)
+    path, name = visitor.saved("Save a GIF")
     with Image.open(path) as gif:
         assert name == "number-13.gif" and gif.n_frames == 12
     tool.locator(".seed").fill("many")
@@ -938,7 +940,10 @@ def test_one_digit_becomes_another(visit):
         assert between.evaluate(PIXELS) == end.evaluate(PIXELS)
     tool.locator(".share").fill("12")
     assert between.evaluate(PIXELS) not in (left.evaluate(PIXELS), right.evaluate(PIXELS))
-    path, name = visitor.saved(tool.get_by_role("button", name="Save as GIF").click)
+    path, name = visitor.saved("Save a PNG")
+    with Image.open(path) as picture:
+        assert name == "morph-5-10.png" and picture.size == (8 * 28, 8 * 28)
+    path, name = visitor.saved("Save a GIF")
     with Image.open(path) as gif:
         assert name == "morph-5-10.gif" and gif.n_frames == 48
     tool.get_by_role("button", name="Loop").click()
@@ -965,6 +970,12 @@ def test_what_is_left_of_an_image_stays_and_the_rest_is_finished_four_ways(visit
     for each in four:
         assert (each[mask] == np.array(original)[mask]).all()
     assert len({each.tobytes() for each in four}) == 4
+    path, name = visitor.saved("Save a PNG")
+    with Image.open(path) as picture:
+        assert name == "mended-3.png" and picture.size == (8 * 58, 8 * 58)
+    path, name = visitor.saved("Save a GIF")
+    with Image.open(path) as gif:
+        assert name == "mended-3.gif" and gif.width >= 472 and gif.n_frames > 20
 
 
 FOCUS = """() => { let node = document.activeElement;

@@ -23,7 +23,6 @@ class Draw extends Tool {
           <button type="button" class="other">Other noise</button>
         </div>
         <fieldset class="row"><legend>Tell the model what it is</legend><div class="chips"></div></fieldset>
-        <div class="row"><button type="button" class="png">Save as PNG</button></div>
       </div>
     </div>`;
 
@@ -36,10 +35,6 @@ class Draw extends Tool {
     this.on(".t", "change", () => this.ask());
     this.on(".other", "click", () => (this.noise++, this.draw(), this.ask()));
     this.on(".chips", "change", () => (this.draw(), this.ask()));
-    this.on(".png", "click", () => {
-      const panes = [this.pad.paper, this.$(".noisy"), this.$(".back")];
-      savePng(beside(panes, Math.round(this.pad.side / 7)), "drawing.png");
-    });
     this.times([...Array(40).keys()].map((k) => 25 * (k + 1)));
     this.labels([]);
   }
@@ -100,12 +95,27 @@ class Draw extends Tool {
         picture: this.studio.pixels(this.pad.paper),
       };
     };
-    let first = null;
+    const frames = [];
     this.follow(request, (frame) => {
-      if (!frame) return this.drawn();
-      if (!first) this.studio.sheet((first = frame).x, this.$(".noisy"));
+      if (!frame) {
+        this.way = frames;
+        return this.drawn();
+      }
+      if (frames.push(frame) === 1) this.studio.sheet(frame.x, this.$(".noisy"));
       this.studio.sheet(frame.snr === null ? frame.x : frame.x0, this.$(".back"));
     });
+  }
+
+  name = "drawing";
+
+  /* The three panes. */
+  get picture() {
+    return beside([this.pad.paper, this.$(".noisy"), this.$(".back")], Math.round(this.pad.side / 7));
+  }
+
+  /* The way back from the drawing with noise. */
+  pictures() {
+    return this.way?.map(({ x }) => this.studio.sheet(x));
   }
 
   refuse(why) {

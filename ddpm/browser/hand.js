@@ -18,8 +18,6 @@ class Hand extends Tool {
       <div class="row"><label class="grow">A number to write, up to 12 digits
         <input class="number" inputmode="decimal" maxlength="16" spellcheck="false" placeholder="2026-11-26"></label></div>
       <div class="line"><canvas role="img"></canvas></div>
-      <div class="row"><button type="button" class="png">Save as PNG</button>
-        <button type="button" class="gif">Save as GIF</button></div>
     </div>`;
   static MOST = 12;
 
@@ -28,8 +26,6 @@ class Hand extends Tool {
     this.on(".seed", "input", () => this.draw());
     this.on(".roll", "click", () => (this.roll(), this.draw()));
     this.on(".number", "input", () => (this.write(), this.moments.length && this.drawn()));
-    this.on(".png", "click", () => this.save("png"));
-    this.on(".gif", "click", () => this.save("gif"));
   }
 
   start() {
@@ -48,7 +44,7 @@ class Hand extends Tool {
     const request = () => {
       moments = [];
       const seed = this.seed();
-      this.name = seed;
+      this.name = `number-${seed}`;
       const images = labels.map((label) => ({ seed, label })),
         { usual, guidance } = this.studio.offers;
       return { kind: "draw", steps: this.steps(10), sampler: usual.sampler, guidance: Math.min(1.5, guidance), images };
@@ -60,7 +56,7 @@ class Hand extends Tool {
       if (cells.children.length !== ready.length)
         cells.replaceChildren(...ready.map(() => document.createElement("canvas")));
       ready.forEach((pixels, k) => this.studio.sheet([pixels], cells.children[k]));
-      cells.setAttribute("aria-label", `${this.named.slice(0, 10).join(", ")} from the noise of seed ${this.name}`);
+      cells.setAttribute("aria-label", `${this.named.slice(0, 10).join(", ")} from the noise of seed ${this.$(".seed").value}`);
       this.write(ready);
       if (!frame) this.drawn();
     });
@@ -103,13 +99,16 @@ class Hand extends Tool {
     return canvas;
   }
 
-  save(kind) {
-    if (!this.moments.length) return this.say("There is nothing to save yet.");
-    const name = `number-${this.name}.${kind}`,
-      sheets = this.moments.map((ten) => this.write(ten, document.createElement("canvas")));
-    if (kind === "gif")
-      return download(filmed(sheets, this.studio.facts), name);
-    savePng(sheets.at(-1), name);
+  /* Classes that are no digits are saved side by side. */
+  pictures(moments = this.moments) {
+    if (!moments.length) return null;
+    const row = (ten) => beside(ten.map((pixels) => this.studio.sheet([pixels])), 2);
+    const line = (ten) => this.write(ten, document.createElement("canvas"));
+    return moments.map(this.$(".writing").hidden ? row : line);
+  }
+
+  get picture() {
+    return this.pictures(this.moments.slice(-1))?.[0];
   }
 }
 customElements.define("ddpm-hand", Hand);

@@ -85,6 +85,18 @@ class Mend extends Tool {
     }
   }
 
+  get name() {
+    return `mended-${this.image}`;
+  }
+
+  get picture() {
+    return this.pictures()?.at(-1);
+  }
+
+  pictures() {
+    return this.way?.map(({ x }) => this.studio.sheet(x));
+  }
+
   take() {
     this.pad.take(this.studio.sheet([this.original.pixels]));
   }
@@ -105,8 +117,13 @@ class Mend extends Tool {
         mask: Uint8Array.from({ length: mask.length * channels }, (_, i) => mask[Math.floor(i / channels)]),
       };
     };
+    const frames = [];
     this.follow(request, (frame) => {
-      if (!frame) return this.drawn();
+      if (!frame) {
+        this.way = frames;
+        return this.drawn();
+      }
+      frames.push(frame);
       const four = this.$(".four");
       if (!four.children.length)
         four.replaceChildren(...frame.x.map(() => document.createElement("canvas")));

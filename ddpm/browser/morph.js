@@ -15,7 +15,6 @@ class Morph extends Tool {
       <label class="grow">Seed of the first <input class="seed" inputmode="numeric" spellcheck="false" value="4"></label>
       <button type="button" class="roll">Others</button>
       <button type="button" class="loop" aria-pressed="false">▶ Loop</button>
-      <button type="button" class="gif">Save as GIF</button>
     </div>
     <div class="ten" role="group" aria-label="Images to pick two of"></div>
     <div class="middle"><canvas></canvas><canvas class="between" role="img"></canvas><canvas></canvas></div>
@@ -29,7 +28,6 @@ class Morph extends Tool {
     this.on(".roll", "click", () => (this.roll(), this.draw()));
     this.on(".share", "input", () => (this.loop(false), this.between()));
     this.on(".loop", "click", () => this.loop(!this.timer));
-    this.on(".gif", "click", () => this.save());
   }
 
   start() {
@@ -163,12 +161,21 @@ class Morph extends Tool {
     this.$(".loop").setAttribute("aria-pressed", on);
   }
 
-  save() {
-    const { way, picked, images } = this;
-    if (!way || way.filter(Boolean).length < Morph.SHARES) return this.say("The way is not drawn yet.");
-    const there = [...way, ...way.slice(1, -1).reverse()],
-      name = `morph-${picked.map((k) => images[k].seed).join("-")}.gif`;
-    download(moving(there, this.studio.facts, (k) => k === 0 || k === Morph.SHARES - 1), name);
+  get name() {
+    return `morph-${this.picked.map((k) => this.images[k].seed).join("-")}`;
+  }
+
+  /* What the slider shows. */
+  get picture() {
+    return this.way?.[this.$(".share").value];
+  }
+
+  /* The way there and back. */
+  gif() {
+    const { way } = this;
+    if (!way || way.filter(Boolean).length < Morph.SHARES) throw Error("The way is not drawn yet.");
+    const there = [...way, ...way.slice(1, -1).reverse()];
+    return moving(there, this.studio.facts, (k) => k === 0 || k === Morph.SHARES - 1);
   }
 }
 customElements.define("ddpm-morph", Morph);

@@ -1,12 +1,14 @@
-/* What the tools of a page have in common: a look that follows the theme, and a studio that comes
-   when it is ready. A tool is an element; it draws once its `studio` is set, or says why it cannot. */
+/* What the tools of a page have in common: a look that follows the theme, a studio that comes when
+   it is ready, and files to save. A tool is an element; it draws once its `studio` is set, or says
+   why it cannot. Each has `picture`, a canvas for a PNG; `pictures()`, those of a GIF; both null
+   while there is nothing to save; and `name`, of its files. */
 
 const LOOK = `
   :host { --ink: #1d2433; --soft: #5d6678; --line: #d5dae3; --face: #fff; --accent: #4f46e5; display: block;
           color: var(--ink); font: 15px/1.45 system-ui, sans-serif; container-type: inline-size; }
   :host([dark]) { --ink: #e8ebf2; --soft: #a2abbd; --line: #3a4256; --face: #171c28; --accent: #a5b4fc; }
   * { box-sizing: border-box; }
-  [hidden] { display: none !important; }
+  [hidden], :host([menu]) .saving { display: none !important; }
   p { margin: 0; }
   .row { display: flex; flex-wrap: wrap; gap: 10px; align-items: end; margin-top: 12px; }
   .grow { flex: 1 1 12rem; min-width: 0; }
@@ -62,8 +64,13 @@ class Tool extends HTMLElement {
     super();
     const { style, body } = this.constructor;
     this.attachShadow({ mode: "open" }).innerHTML =
-      `<style>${LOOK}${style}</style>${body}<p class="says" role="status"></p>`;
+      `<style>${LOOK}${style}</style>${body}
+      <div class="row saving"><button type="button" class="png">Save as PNG</button>
+        <button type="button" class="gif">Save as GIF</button></div>
+      <p class="says" role="status"></p>`;
     this.$ = (selector) => this.shadowRoot.querySelector(selector);
+    this.on(".png", "click", () => this.saving(() => this.save()));
+    this.on(".gif", "click", () => this.saving(() => download(this.gif(), `${this.name}.gif`)));
     this.listen();
   }
 
@@ -146,6 +153,27 @@ class Tool extends HTMLElement {
 
   get named() {
     return this.#studio?.names ?? [];
+  }
+
+  /* Saves a PNG. Throws Error in words if there is nothing to save. */
+  save() {
+    if (!this.picture) throw Error("There is nothing to save yet.");
+    savePng(this.picture, `${this.name}.png`);
+  }
+
+  /* The way from noise as a GIF file. Throws Error in words if there is nothing to save. */
+  gif() {
+    const pictures = this.pictures();
+    if (!pictures) throw Error("There is nothing to save yet.");
+    return filmed(pictures, this.studio.facts);
+  }
+
+  saving(save) {
+    try {
+      save();
+    } catch (error) {
+      this.say(error.message);
+    }
   }
 
   /* Whoever waits for the first picture, or the next, hears of it. */

@@ -217,19 +217,24 @@ window.page = {
 
   // --- Saving ---
 
-  // What the player shows, as canvases: every moment, of the image singled out or of all.
-  entries(player) {
-    const gif = async () => {
-      const file = filmed(await player.moments(), this.times);
-      return new File([file], `${player.name}.gif`, { type: "image/gif" });
+  // What a player or a tool shows: of a player every moment, of the image singled out or of all.
+  entries(source) {
+    const there = () => {
+      if (source.walks?.length === 0) throw Error("There is nothing to save yet.");
     };
+    const gif = async () => {
+      there();
+      const file = source.gif?.() ?? filmed(await source.moments(), this.times);
+      return new File([file], `${source.name}.gif`, { type: "image/gif" });
+    };
+    const alone = source === this.player("film");
     const share = navigator.canShare?.({ files: [new File([], "a.gif", { type: "image/gif" })] });
     return [
       ["Copy the link", () => this.copy()],
       ["Save a GIF", async () => { const file = await gif(); download(file, file.name); }],
-      ["Save a PNG", () => player.save()],
+      ["Save a PNG", () => (there(), source.save())],
       ["Save the page: draws offline", () => this.whole()],
-      ["Copy the code for a page of yours", () => this.code()],
+      ...(alone ? [["Copy the code for a page of yours", () => this.code()]] : []),
       ...(share ? [["Share …", async () => navigator.share({ files: [await gif()], url: location.href })]] : []),
     ];
   },
@@ -266,6 +271,7 @@ window.page = {
       tool.noting = setTimeout(async () => this.note(name, `tab=${name}&${await tool.link()}`), 300);
     });
     this.tools.push(tool);
+    tool.toggleAttribute("menu", true); // has what its own buttons would do
     this.lend(tool);
   },
 

@@ -40,19 +40,13 @@
       }));
     }
 
-    say(words) { page.say(words); }
-  }
-  customElements.define("ddpm-save", Save);
-
-  /* <ddpm-link>: copies the address, which has the settings of the tab. */
-  class Link extends HTMLElement {
-    connectedCallback() {
-      this.innerHTML = '<button type="button">Copy the link</button> <span role="status"></span>';
-      this.firstChild.addEventListener("click", async () => {
-        this.lastChild.textContent = await page.copy();
-        setTimeout(() => { this.lastChild.textContent = ""; }, 4000);
-      });
+    /* Beside it, if there is room for words. */
+    say(words) {
+      const line = this.nextElementSibling;
+      if (line?.getAttribute("role") !== "status") return page.say(words);
+      line.textContent = words;
+      setTimeout(() => { if (line.textContent === words) line.textContent = ""; }, 4000);
     }
   }
-  customElements.define("ddpm-link", Link);
+  customElements.define("ddpm-save", Save);
 })();
