@@ -72,6 +72,17 @@ def test_the_loss_is_the_mean_squared_error_of_the_prediction(prediction):
     torch.testing.assert_close(loss(model, x0, y, t, eps), expected)
 
 
+def test_the_pseudo_huber_loss_is_a_square_for_small_errors_and_a_size_for_large_ones():
+    model, (x0, y, eps) = tiny_unet(), batch()
+    t = torch.full((len(x0),), 50.0)
+    alpha, sigma = (c.float() for c in model.schedule(50))
+    error = model(alpha * x0 + sigma * eps, t, y) - (alpha * eps - sigma * x0)
+    far, near = 30, 1e-6
+    square = loss(model, x0, y, t, eps, huber=far) * 2 * far
+    torch.testing.assert_close(square, loss(model, x0, y, t, eps), rtol=0.01, atol=0)
+    torch.testing.assert_close(loss(model, x0, y, t, eps, huber=near), error.abs().mean())
+
+
 def test_guidance_is_a_line_through_both_predictions():
     model = tiny_unet(prediction="x0")
     with torch.no_grad():
