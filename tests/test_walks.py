@@ -71,7 +71,8 @@ def test_the_command_writes_a_table_and_says_what_it_gained(small, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("model", "words"), [("mnist-fast", "is not distilled"), ("nothing-like-it", "nothing-like-it")]
+    ("model", "words"),
+    [("mnist-fast", "must not be distilled"), ("nothing-like-it", "nothing-like-it")],
 )
 def test_what_cannot_learn_is_refused_in_one_line(model, words, tmp_path, capsys):
     assert walks.main([model, "--out", str(tmp_path / "learned.json")]) == 2
