@@ -626,10 +626,13 @@ def _checked(task: Callable[..., Any], values: list[Any]) -> None:
         )
 
 
-def _picked(event: gr.EventData) -> Any:
-    """The seed of the image that was singled out becomes the seed."""
-    seed = event._data.get("seed") if isinstance(event._data, dict) else None
-    return seed if type(seed) is int and 0 <= seed <= MAX_SEED else gr.skip()
+def _picked(event: gr.EventData) -> tuple[Any, Any]:
+    """Number and first seed of the images that are seen, once one is singled out or let go."""
+    found = event._data if isinstance(event._data, dict) else {}
+    count, seed = found.get("count"), found.get("seed")
+    if count not in requests.COUNTS or type(seed) is not int or not 0 <= seed <= MAX_SEED:
+        return gr.skip(), gr.skip()
+    return count, seed
 
 
 class Shown(NamedTuple):
@@ -737,6 +740,11 @@ async def _card() -> bytes:
     return answers.card(await to_thread.run_sync(_example, serving.weights))
 
 
+async def _poster() -> bytes:
+    """The images that the film of the page ends with."""
+    return answers.sheet(await to_thread.run_sync(_example, serving.weights))
+
+
 def try_again() -> Shown:
     """Asks the Hub once more for the weights that the app was told to use."""
     serving.load(AGAIN)
@@ -811,8 +819,8 @@ STEPS = """
 """
 TOOLS = {
     "Hand": "Every digit from the same noise: they have the same slant and stroke, like one hand.",
-    "Morph": "Pick two digits, and drag from one to the other. Between their noise lies more "
-    "noise, and the model draws a digit from all of it.",
+    "Morph": "Pick two digits, and drag from one to the other. Every mixture of their noise is "
+    "noise too, and the model draws a digit from it.",
     "Mend": "Rub out a part. The model finishes it, and what is left stays as it is.",
 }
 NO_CHOICE = (
@@ -861,7 +869,7 @@ def build() -> gr.Blocks:
     with page:
         gr.Markdown(
             f"# {_title()}\nA small neural network turns random noise into {what}, step by step. "
-            "The same seed always gives the same picture. Or *draw* one yourself.",
+            "The same seed always gives the same picture. Or [draw](?tab=draw) one yourself.",
             elem_classes="masthead",
         )
         notice = gr.Markdown(visible=False)
@@ -1052,7 +1060,7 @@ def _generate_tab(page: gr.Blocks) -> tuple[_Form, gr.Accordion]:
     leave.click(None, cancels=[run], api_visibility="private")
     for end in (run.success, run.failure):
         end(None, None, None, js="() => page.told()", queue=False, **QUIET)
-    film.pick(_picked, None, form.seed, queue=False, **QUIET)
+    film.pick(_picked, None, [form.images, form.seed], queue=False, **QUIET)
     _wire_form(page, form, go)
     return form, others
 
@@ -1261,6 +1269,7 @@ def launch_settings() -> dict[str, Any]:
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
     )
+    card: dict[str, Any] = {"title": _title(), "text": CARD, "picture": _card, "poster": _poster}
     return {
         "head": _head(),
         "theme": theme,
@@ -1274,7 +1283,7 @@ def launch_settings() -> dict[str, Any]:
         "app_kwargs": {
             "exception_handlers": {FnIndexInferError: _no_such_task},
             "routes": [APIRoute("/engine.json", _engine), APIRoute("/page.html", _one_file)],
-            "middleware": [Middleware(Front, title=_title(), text=CARD, picture=_card)],
+            "middleware": [Middleware(Front, **card)],
         },
         "footer_links": ["api", "gradio", "settings"],
         "mcp_server": importlib.util.find_spec("mcp") is not None,

@@ -12,8 +12,8 @@ class Morph extends Tool {
   `;
   static body = `
     <div class="row">
-      <label class="grow">Seed of the first <input class="seed" inputmode="numeric" spellcheck="false" value="4"></label>
-      <button type="button" class="roll">Others</button>
+      <label class="grow">Seed of the first digit <input class="seed" inputmode="numeric" spellcheck="false" value="4"></label>
+      <button type="button" class="roll">Other digits</button>
       <button type="button" class="loop" aria-pressed="false">▶ Loop</button>
     </div>
     <div class="ten" role="group" aria-label="Images to pick two of"></div>

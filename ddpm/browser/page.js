@@ -181,6 +181,7 @@
     });
     on("ddpm-player", "pick", (event) => {
       $("#seed").value = event.detail.seed;
+      $(`#images input[value="${event.detail.count}"]`).checked = true;
     });
     on("#save", "click", () =>
       film

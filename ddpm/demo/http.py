@@ -1,8 +1,10 @@
-"""What is answered before Gradio answers: the card of a link, and requests that it bears badly.
+"""What is answered before Gradio answers: the card of a link, a picture for the second until the
+page's script runs, and requests that it bears badly.
 
 Plain ASGI (https://asgi.readthedocs.io), so it knows neither Gradio nor its HTTP library.
 """
 
+import base64
 import html
 import json
 import re
@@ -20,6 +22,7 @@ CARD = "/card.png"
 LARGEST = 2_000_000  # bytes of a request: a picture as base64 has at most 100,000
 # How Gradio describes every page to sites that show a card of a link.
 _THEIRS = re.compile(rb"<meta\s+(?:property|name)=\"(?:og|twitter):[^>]*>\s*")
+_BODY = re.compile(rb"<body[^>]*>")
 RESULTS = "/gradio_api/queue/data"
 _RESULT = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/([^/]+)")
 
@@ -27,13 +30,20 @@ _RESULT = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/([^/]+)")
 class Front:
     """Wraps an ASGI app: Gradio's, on which `app.get_blocks()._queue` is its queue.
 
-    title, text: of the card. picture: makes its PNG, asynchronously.
+    title, text: of the card. picture: makes its PNG, asynchronously. poster: makes the PNG that the
+    page shows at once, as the element #poster; the page's script removes it.
     """
 
     def __init__(
-        self, app: App, title: str, text: str, picture: Callable[[], Awaitable[bytes]]
+        self,
+        app: App,
+        title: str,
+        text: str,
+        picture: Callable[[], Awaitable[bytes]],
+        poster: Callable[[], Awaitable[bytes]],
     ) -> None:
-        self.app, self.title, self.text, self.picture = app, title, text, picture
+        self.app, self.title, self.text = app, title, text
+        self.picture, self.poster = picture, poster
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -66,6 +76,9 @@ class Front:
             page = b"".join(parts)
             if start["status"] == 200 and b"<head>" in page:
                 page = _THEIRS.sub(b"", page).replace(b"<head>", b"<head>" + self._tags(scope), 1)
+                poster = base64.b64encode(await self.poster())
+                shown = b'<img id="poster" alt="" src="data:image/png;base64,%b">' % poster
+                page = _BODY.sub(lambda body: body[0] + shown, page, count=1)
             length = (b"content-length", str(len(page)).encode())
             kept = [(name, value) for name, value in start["headers"] if name != length[0]]
             await send({**start, "headers": [*kept, length]})

@@ -58,6 +58,7 @@ window.page = {
   // The first picture: the page comes with that of the usual settings.
   begin(values) {
     this.begun = true;
+    document.querySelector("#poster")?.remove();
     if (this.recalled) this.draw(values, this.linked);
     else this.drawn = JSON.stringify(values);
     this.arrive();
@@ -67,7 +68,13 @@ window.page = {
   async draw(values, play = false) {
     const key = JSON.stringify(values), mine = {};
     if (this.rolled) play = true;
-    if (!this.begun || (!play && (key === this.drawn || this.isAlone(values)))) return;
+    if (!this.begun) return;
+    if (!play && (key === this.drawn || this.isAlone(values))) {
+      if (this.singled || key !== this.drawn) this.remember(values);  // one image, or all again
+      this.singled = key !== this.drawn;
+      return;
+    }
+    if (play) this.clear();
     this.rolled = false;
     this.drawn = key;
     this.latest = mine;
@@ -85,6 +92,12 @@ window.page = {
     }
   },
 
+  // What was said of the picture before.
+  clear() {
+    this.say("");
+    document.querySelector("ddpm-near").offer(null);
+  },
+
   // In this browser.
   async here(request, play) {
     this.stopServer();
@@ -98,7 +111,7 @@ window.page = {
     if (!play) player.show({ ...film, live: true });
     const { frames, count } = film.walks[0], ms = Math.round(performance.now() - start);
     this.seen();
-    this.say(`Drawn in your browser: ${count} image${count > 1 ? "s" : ""}, ${frames.at(-1).nfe} evaluations${count > 1 ? " each" : ""}, ${ms} ms.`);
+    this.say(`Drawn in your browser: ${count} image${count > 1 ? "s" : ""}, ${frames.at(-1).nfe} evaluation${frames.at(-1).nfe > 1 ? "s" : ""}${count > 1 ? " each" : ""}, ${ms} ms.`);
   },
 
   // By the server, once the wishes pause. What it draws already is finished first.
@@ -144,9 +157,10 @@ window.page = {
   },
 
   // One image is singled out, and the form has its seed: that is what there is to see.
-  isAlone([, , seed]) {
-    const { alone, walks } = this.player("film");
-    return alone !== null && walks[0].seeds[alone] === seed;
+  isAlone(values) {
+    const { alone, walks } = this.player("film"), [, count, seed] = JSON.parse(this.drawn);
+    return alone !== null && walks[0].seeds[alone] === values[2]
+      && JSON.stringify(values.with(1, count).with(2, seed)) === this.drawn;
   },
 
   // A random seed that leaves room for so many images.
@@ -201,9 +215,14 @@ window.page = {
   arrive(form = null) {
     const name = this.sought.get("tab");
     if (!name || form !== (["compare", "steps"].includes(name) ? name : null)) return;
+    if (!this.go(name)) this.say(`The link names a tab that is not there: ${name.slice(0, 40)}.`);
+  },
+
+  // Opens a tab, if there is one of this name.
+  go(name) {
     const tab = [...document.querySelectorAll("[role=tab]")].find((each) => each.textContent.trim().toLowerCase() === name);
-    if (!tab) return this.say(`The link names a tab that is not there: ${name.slice(0, 40)}.`);
-    tab.click();
+    tab?.click();
+    return Boolean(tab);
   },
 
   recall() {
@@ -233,7 +252,7 @@ window.page = {
       ["Copy the link", () => this.copy()],
       ["Save a GIF", async () => { const file = await gif(); download(file, file.name); }],
       ["Save a PNG", () => (there(), source.save())],
-      ["Save the page: draws offline", () => this.whole()],
+      ["Save a page that draws offline", () => this.whole()],
       ...(alone ? [["Copy the code for a page of yours", () => this.code()]] : []),
       ...(share ? [["Share …", async () => navigator.share({ files: [await gif()], url: location.href })]] : []),
     ];
@@ -307,5 +326,10 @@ page.opened = page.open();
 document.documentElement.classList.toggle("embed", page.sought.has("embed"));
 document.addEventListener("pick", () => page.seen());
 document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href="?tab=draw"]');  // it works without the script, too
+  if (link) {
+    event.preventDefault();
+    page.go("draw");
+  }
   if (event.target.closest("[role=tab]")) setTimeout(() => { page.leave(); page.mark(); }, 50);
 });

@@ -4,6 +4,7 @@
    changed it. */
 (() => {
   const STOPS = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 100, 200, 500, 1000];
+  const TYPING_MS = 350;
   let ids = 0;
 
   class Steps extends HTMLElement {
@@ -20,7 +21,15 @@
         <p id="${id}-no" role="alert"></p>`;
       [this.range, this.number, this.no] = this.querySelectorAll("[type=range], [type=number], p");
       this.range.addEventListener("input", (event) => this.#set(event, this.stops[this.range.value]));
-      this.number.addEventListener("input", (event) => this.#set(event, this.number.valueAsNumber));
+      this.number.addEventListener("input", (event) => {
+        event.stopPropagation();
+        clearTimeout(this.typing);  // 5 and 50 are on the way to 500
+        this.typing = setTimeout(() => this.#set(event, this.number.valueAsNumber), TYPING_MS);
+      });
+      this.number.addEventListener("change", (event) => {
+        clearTimeout(this.typing);
+        if (this.number.valueAsNumber !== this.#value) this.#set(event, this.number.valueAsNumber);
+      });
       this.number.addEventListener("blur", () => { this.value = this.#value; });
       this.only = this.#only;
     }

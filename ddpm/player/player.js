@@ -5,7 +5,7 @@
    x and x0 are PNGs (data URIs) or canvases of all images in a sheet. A walk may still grow: show() again with more frames, and
    the playhead follows; if it is live, without playing. All walks of a film share one playhead. Left is noise and right is clean, everywhere.
    With the attribute "menu" the page has a menu to save, and the player no button. With "joined" the chart joins its points: they are one sampler in ever more steps.
-   Events: "pick" with {seed, label} when somebody singles out an image, and with the first seed when they let go. */
+   Events: "pick" with {seed, label, count: 1} when somebody singles out an image, and with the first seed of all when they let go. */
 (() => {
   const VIEWS = { x: ["noisy image (xₜ)", "The noisy image itself, x at time t"],
                   x0: ["what it believes (x̂₀)", "What the network believes the clean image to be, x̂₀"],
@@ -32,6 +32,7 @@
     figcaption b { font-weight: 600; display: block; }
     figcaption span, .says { color: var(--soft); font-size: 13px; white-space: pre-line; }
     .says { text-align: center; min-height: 1.45em; margin: 10px 0 0; font-variant-numeric: tabular-nums; }
+    @container (max-width: 420px) { .says { min-height: 2.9em; } }
     .waits { text-align: center; margin: 0; font-weight: 600; }
     .film { position: relative; height: 44px; margin: 10px auto 0; max-width: 30rem; }
     .film canvas { position: absolute; inset: 6px 0; width: 100%; height: 32px; border-radius: 4px; background: #000; }
@@ -309,7 +310,8 @@
       for (const cell of cells) cell.tabIndex = cell === here ? 0 : -1;
       here?.focus();
       const walk = this.walks[0];
-      const detail = { seed: walk.seeds[which ?? 0], label: which === null ? null : walk.labels[which] };
+      const detail = which === null ? { seed: walk.seeds[0], label: null, count: walk.count }
+        : { seed: walk.seeds[which], label: walk.labels[which], count: 1 };
       this.dispatchEvent(new CustomEvent("pick", { detail, bubbles: true, composed: true }));
     }
 

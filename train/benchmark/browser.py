@@ -97,7 +97,7 @@ _IN_TURNS = """async ([count, pixels, rounds]) => {
 
 _APP_FIRST = """() => {
   const player = document.querySelector('#film ddpm-player');
-  if (!player?.walks?.length) return 0;
+  if (!document.querySelector('#poster')?.complete && !player?.walks?.length) return 0;
   return performance.now() - performance.getEntriesByType('navigation')[0].responseEnd;
 }"""
 _REDRAWN = """async ([count, seed]) => {
