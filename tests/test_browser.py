@@ -253,10 +253,8 @@ def test_a_number_of_steps_that_is_none_is_told_and_changes_nothing(visit, typed
     steps = visitor.page.get_by_label("Steps", exact=True).first
     before = visitor.film()["id"]
     steps.fill(typed)
-    assert (
-        visitor.page.locator("ddpm-steps [role=alert]").first.inner_text()
-        == "a whole number in 1..1000"
-    )
+    said = "document.querySelector('ddpm-steps [role=alert]').textContent"
+    visitor.page.wait_for_function(f"{said} === 'a whole number in 1..1000'")
     steps.blur()
     assert steps.input_value() == kept and visitor.film()["id"] == before
 
@@ -664,9 +662,48 @@ def test_one_image_is_singled_out_by_a_click_and_its_seed_becomes_the_seed(visit
     path, name = visitor.saved("Save a PNG")
     with Image.open(path) as picture:
         assert name == "digit-13.png" and distance(picture, alone) <= 1
+    # a link has this image; it is what is drawn when something changes
+    page.wait_for_function("/images=1&seed=13&/.test(location.search)")
     page.locator("#film .cells button").click()
     # all again: their seed too
     visitor.wait(lambda film: film["alone"] is None and seed_of(page) == "11")
+    page.wait_for_function("/images=4&seed=11&/.test(location.search)")
+    assert visitor.film()["id"] == film["id"], "nothing was drawn again"
+    page.locator("#film .cells button").nth(1).click()
+    page.wait_for_function("/images=1&seed=12&/.test(location.search)")
+    page.locator("#form ddpm-steps input[type=number]").fill("4")
+    visitor.wait(lambda film: film["seeds"] == [12] and film["last"] == 4)
+
+
+def test_the_page_shows_a_picture_before_its_script_runs(url, browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(url)
+    poster = page.locator("#poster")
+    assert poster.is_visible()
+    data = poster.get_attribute("src").partition(",")[2]
+    ours = Pipeline.from_pretrained("mnist").sample(seeds=range(16)).sheet()
+    assert distance(Image.open(BytesIO(base64.b64decode(data))), ours) <= 1
+    context.close()
+
+
+def test_what_is_typed_as_steps_counts_once_it_is_whole(visit):
+    visitor = visit(QUICK)
+    visitor.wait(lambda film: film["seeds"] == [11, 12, 13, 14] and film["done"])
+    assert not visitor.page.locator("#poster").is_visible()
+    steps = visitor.page.locator("#form ddpm-steps input[type=number]")
+    steps.fill("")
+    steps.press_sequentially("5000", delay=40)
+    alert = visitor.page.locator("#form ddpm-steps [role=alert]")
+    visitor.page.wait_for_function(
+        "document.querySelector('#form ddpm-steps [role=alert]').textContent"
+    )
+    assert alert.inner_text() == "a whole number in 1..1000"
+    place = visitor.page.locator("#generate").bounding_box()
+    visitor.page.click("#generate")  # the line goes, and the button stays where it is
+    visitor.wait(lambda film: film["id"] != "here 1" and film["last"] == 6 and film["done"])
+    assert visitor.page.locator("#generate").bounding_box() == place
+    assert steps.input_value() == "6" and alert.inner_text() == ""
 
 
 def test_an_image_that_is_singled_out_shows_its_nearest_training_images(visit, halves):

@@ -31,7 +31,7 @@ class Front:
     """Wraps an ASGI app: Gradio's, on which `app.get_blocks()._queue` is its queue.
 
     title, text: of the card. picture: makes its PNG, asynchronously. poster: makes the PNG that the
-    page shows at once, as the element #poster; the page's script removes it.
+    page shows at once, as the element #poster; page.css hides it.
     """
 
     def __init__(

@@ -58,7 +58,6 @@ window.page = {
   // The first picture: the page comes with that of the usual settings.
   begin(values) {
     this.begun = true;
-    document.querySelector("#poster")?.remove();
     if (this.recalled) this.draw(values, this.linked);
     else this.drawn = JSON.stringify(values);
     this.arrive();
