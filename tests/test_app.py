@@ -220,13 +220,16 @@ def test_messages_name_the_field_as_the_page_does(monkeypatch):
     assert "digit: class must be one of any, 0, 1" in said[0]
 
 
-def test_only_a_seed_can_be_picked():
+def test_only_a_count_and_a_seed_can_be_picked():
     def picked(data):
         return app._picked(gr.EventData(None, data))
 
-    assert picked({"seed": 7}) == 7 and picked({"seed": 2**32 - 1}) == 2**32 - 1
-    for wrong in (*({"seed": seed} for seed in (None, "7", -1, 2**32, True)), {}, None, [7]):
-        assert not isinstance(picked(wrong), int)
+    for seed in (7, 2**32 - 1):
+        assert picked({"seed": seed, "count": 16}) == (16, seed)
+    seeds = ({"count": 1, "seed": seed} for seed in (None, "7", -1, 2**32, True))
+    counts = ({"count": count, "seed": 7} for count in (None, "1", 0, 3, [1]))
+    for wrong in (*seeds, *counts, {}, None, [7]):
+        assert not any(isinstance(each, int) for each in picked(wrong)), wrong
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ def client(page):
 
 # Steps that may fit between two pictures: only when one is handed out is it seen that one has left.
 SHOWN_LATE = 40
+TRIES = 100  # of each endpoint
 
 
 class Gate:
@@ -497,7 +498,7 @@ def test_whatever_is_sent_gets_a_result_or_a_clear_refusal(page, client, name, c
     good = dict(schema(page))[name]
 
     @settings(
-        max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        max_examples=TRIES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     @given(st.data())
     def send(data):

@@ -157,7 +157,7 @@ window.page = {
 
   // One image is singled out, and the form has its seed: that is what there is to see.
   isAlone(values) {
-    const { alone, walks } = this.player("film"), [, count, seed] = JSON.parse(this.drawn);
+    const { alone, walks } = this.player("film"), [, count, seed] = JSON.parse(this.drawn ?? "[]");
     return alone !== null && walks[0].seeds[alone] === values[2]
       && JSON.stringify(values.with(1, count).with(2, seed)) === this.drawn;
   },
