@@ -310,7 +310,7 @@ def app_bounds(browser: "Browser", url: str, rounds: int) -> list[list[str]]:
         tab, _ = _opened(browser, url)
     except Error as error:
         raise OSError(f"no app answers at {url}: start it by python app.py") from error
-    tab.wait_for_function("page.studio && page.begun")
+    tab.wait_for_function("window.page?.studio && page.begun")
     rows = [_row("page to first picture, ms", first, ".0f", "1000")]
     seeds = iter(range(1000, 10_000))
     for count, bound in ((1, "100"), (BATCH, "1000")):
