@@ -25,7 +25,11 @@ class Hand extends Tool {
     this.moments = []; // of all classes: pixels by class
     this.on(".seed", "input", () => this.draw());
     this.on(".roll", "click", () => (this.roll(), this.draw()));
-    this.on(".number", "input", () => (this.write(), this.moments.length && this.drawn()));
+    this.on(".number", "input", () => {
+      this.write();
+      this.say(/\d/.test(this.$(".number").value) ? "" : "Only the digits 0 to 9 are written.");
+      if (this.moments.length) this.drawn();
+    });
   }
 
   start() {

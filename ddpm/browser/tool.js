@@ -128,10 +128,10 @@ class Tool extends HTMLElement {
     return new URLSearchParams(await Promise.all(pairs));
   }
 
-  /* A seed in a field, for `settings`. */
+  /* A seed in a field, for `settings`: the last one that was valid. */
   get seedSetting() {
     const field = this.$(".seed");
-    return [field.value, (text) => (field.value = whole_number(text, this.studio.facts.max_seed))];
+    return [this.valid ?? field.value, (text) => (field.value = whole_number(text, this.studio.facts.max_seed))];
   }
 
   /* What the model is told, for `settings`. */
@@ -211,8 +211,8 @@ class Tool extends HTMLElement {
   /* The number in a field, as a seed; throws Error in words. */
   seed(selector = ".seed") {
     const { value } = this.$(selector);
-    return this.studio.checked({ seed: /^\s*\d{1,10}\s*$/.test(value) ? Number(value) : value })
-      .images[0].seed;
+    const wish = { seed: /^\s*\d{1,10}\s*$/.test(value) ? Number(value) : value || "nothing" };
+    return (this.valid = this.studio.checked(wish).images[0].seed);
   }
 
   roll(selector = ".seed") {

@@ -443,14 +443,14 @@
         const [low, high] = [Math.log(Math.min(...values)), Math.log(Math.max(...values))];
         return (value) => from + (high - low ? (Math.log(value) - low) / (high - low) : 0.3) * (to - from);
       };
-      const x = scale(points.map((p) => p[0]), left + 16, joined ? w - 20 : w - 170);
+      const x = scale(points.map((p) => p[0]), left + 16, joined ? w - 52 : w - 170);
       const y = scale(points.map((p) => p[1]), h - bottom - 10, 22);
       const text = (px, py, anchor = "middle") => `<text x="${px}" y="${py}" text-anchor="${anchor}"></text>`;
       const labels = [], say = (px, py, words, anchor) => { labels.push(words); return text(px, py, anchor); };
       const at = points.map(([a, b, title]) => ({ px: x(a), py: y(b), title, nfe: a, far: b.toPrecision(2) }));
       let tick = -Infinity, last = -Infinity;
       const ticks = at.filter(({ px }) => px - tick > 22 && (tick = px)).map(({ px, nfe }) => say(px, h - bottom + 15, Number(nfe)));
-      const names = joined ? at.map(({ px, py, far }) => say(px, py - 9, far))
+      const names = joined ? at.map(({ px, py, far }) => say(px + 4, py - 8, far, "start"))  // the line falls
         : at.toSorted((a, b) => a.py - b.py).map(({ px, py, title, far }) =>  // beside the points, none on another
           say(px + 10, (last = Math.max(py + 4, last + 13)), `${title}: ${far}`, "start"));
       this.$(".graph").innerHTML = `<svg class="chart" viewBox="0 0 ${w} ${h}" role="img">
