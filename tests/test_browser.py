@@ -237,6 +237,7 @@ def test_whatever_is_set_is_drawn_at_once(visit, halves):
 def test_the_newest_wish_wins(visit):
     visitor = visit("?images=16&seed=1&steps=50")
     page = visitor.page
+    visitor.wait(lambda film: film["seeds"] and film["seeds"][0] == 1)  # the link is restored
     for seed in ("5", "6", "7"):
         page.get_by_label("Seed").first.fill(seed)
     page.get_by_label("Steps", exact=True).first.fill("2")
