@@ -45,6 +45,7 @@ def test_a_student_beside_its_teacher(capsys):
     [
         (["--samples", "1"], "--samples must be in 2..1024, got 1"),
         (["--steps", "3"], "in 4, 2, 1 steps"),
+        (["--steps", "0"], "in 4, 2, 1 steps"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(capsys, options, words):

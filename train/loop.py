@@ -141,7 +141,7 @@ def sample_times(count: int, T: int, generator: torch.Generator) -> Tensor:
 
     The loss depends strongly on t. With independent times the mean loss of a batch, and its
     gradient, vary mainly because batches hold different times. One time from each part removes that
-     (stratified sampling); each time is as likely as before, so the expected loss is
+    (stratified sampling); each time is as likely as before, so the expected loss is
     the same. Compare the low-discrepancy times of Kingma et al. 2021 (VDM), Appendix I.1.
     """
     k = torch.arange(count, device=generator.device, dtype=torch.float64)

@@ -57,9 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     shapes = [(model.channels, model.size, model.classes) for model in models]
     if shapes[0] != shapes[1]:
         raise ValueError(f"{args.student} and {args.teacher} do not make images of the same kind")
-    usual = student.usual | ({"steps": args.steps} if args.steps else {})
+    usual = student.usual | ({} if args.steps is None else {"steps": args.steps})
     how = Settings([0], **usual), Settings([0], steps=LONG)
-    student.times(how[0])  # raises if they cannot be
+    for pipeline, each in zip((student, teacher), how, strict=True):
+        pipeline.times(each)  # raises if they cannot be
     seeds = range(args.samples)
     labels = labels_of(student, seeds, labelled=True)
     with tqdm(total=2 * args.samples, unit="image", leave=False) as bar:
