@@ -113,11 +113,6 @@ class Draw extends Tool {
     return beside([this.pad.paper, this.$(".noisy"), this.$(".back")], Math.round(this.pad.side / 7));
   }
 
-  /* The way back from the drawing with noise. */
-  pictures() {
-    return this.way?.map(({ x }) => this.studio.sheet(x));
-  }
-
   refuse(why) {
     this.refused = true;
     this.$("fieldset").hidden = true;

@@ -37,7 +37,7 @@ class Mend extends Tool {
 
   start() {
     const cannot = !this.studio.offers.samplers.includes(Mend.SAMPLER);
-    this.$(".all").hidden = cannot;
+    for (const part of this.shadowRoot.querySelectorAll(".all, .saving")) part.hidden = cannot;
     if (cannot)
       return this.say("A part is finished in many small steps, and this model is made for a few large ones.");
     this.pad.side = this.studio.config.size;
@@ -91,10 +91,6 @@ class Mend extends Tool {
 
   get picture() {
     return this.pictures()?.at(-1);
-  }
-
-  pictures() {
-    return this.way?.map(({ x }) => this.studio.sheet(x));
   }
 
   take() {

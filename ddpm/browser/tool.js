@@ -161,6 +161,11 @@ class Tool extends HTMLElement {
     savePng(this.picture, `${this.name}.png`);
   }
 
+  /* The moments of `way`, which a tool keeps once they are whole. */
+  pictures() {
+    return this.way?.map(({ x }) => this.studio.sheet(x));
+  }
+
   /* The way from noise as a GIF file. Throws Error in words if there is nothing to save. */
   gif() {
     const pictures = this.pictures();
