@@ -193,6 +193,22 @@ def test_a_stopped_run_that_is_resumed_ends_with_the_same_weights(
     assert command.startswith("python -m train.distill --out") and command.endswith("--resume")
 
 
+def test_a_student_may_start_from_another(run, student_run, tmp_path, capsys):
+    out = tmp_path / "more"
+    options = [*SHORT, "--steps", "1", "--lr", "1e-12"]
+    assert distill.main([str(run), "--init", str(student_run), "--out", str(out), *options]) == 0
+    ours, theirs = (load_file(folder / hub.WEIGHTS) for folder in (out, student_run))
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name])
+    *_, first, then = json.loads((out / "config.json").read_text())["history"]["commands"]
+    assert "--steps 4" in first and f"--init {student_run}" in then
+    other, no = tmp_path / "other", tmp_path / "no"
+    assert train([*TINY, "--out", str(other), "--steps", "1", "--T", "90"]) == 0
+    assert distill.main([str(run), "--init", str(other), "--out", str(no), *options]) == 2
+    assert "its schedule is" in error_of(capsys)
+    assert not no.exists(), "it is said before the teacher walks"
+
+
 def test_walks_that_are_damaged_or_not_those_of_the_run_are_refused(student_run, tmp_path, capsys):
     out = tmp_path / "copy"
     shutil.copytree(student_run, out)

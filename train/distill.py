@@ -44,7 +44,7 @@ from .loop import Batch, Recipe, Sample, Trainer
 from .options import STOPPED, add_budget, add_recipe, add_running, ended, positive, settle
 from .processes import first_then_others, is_first, join_processes
 from .publish import artefact, push
-from .run import budget_of, complete, recipe_of
+from .run import budget_of, complete, recipe_of, start_from
 
 STEPS = 16  # of the teacher's walk
 WALKS = {4: (0, 5, 9, 13), 2: (0, 9), 1: (0,)}  # where the student's jumps start, in those steps
@@ -210,6 +210,8 @@ def parser() -> argparse.ArgumentParser:
     teacher = "the teacher: built-in weights, a folder or NAMESPACE/NAME on the Hub"
     what.add_argument("model", metavar="MODEL", help=f"{teacher} (not with --resume)", nargs="?")
     what.add_argument("--out", help="folder of the run", type=Path, metavar="RUN", required=True)
+    init = "start from this student, a model of the same network, instead of a copy of the teacher"
+    what.add_argument("--init", metavar="STUDENT", help=init)
     resume = "go on from the checkpoint in RUN, with its settings"
     what.add_argument("--resume", action="store_true", help=resume)
     add_option(what, "--walks", "walks of the teacher", type=positive(int), default=20_000)
@@ -244,14 +246,17 @@ def run(args: argparse.Namespace, command: str) -> int:
             f"{args.model} cannot be distilled: a teacher is no distilled model, predicts v or x0 "
             f"(eps says nothing about the image in pure noise), and has T of at least {2 * STEPS}"
         )
+    told, student = teacher.config, copy.deepcopy(teacher.model).requires_grad_(True)
+    before = told.get("history") or artefact.NO_HISTORY
+    if args.init and not args.resume:
+        before = start_from(args.init, student)
     file = args.out / FILE
     with first_then_others():
         if is_first() and not (args.resume and file.is_file()):
             args.out.mkdir(parents=True, exist_ok=True)
             Walks.sampled(teacher, args.walks, args.drop_label).save(file)
         walks = Walks.load(file)
-    times, told = times_of(teacher), teacher.config
-    student = copy.deepcopy(teacher.model).requires_grad_(True)
+    times = times_of(teacher)
     sample = from_walks(walks.to(device), student, times, recipe)
     trainer = Trainer(student, sample, recipe, huber=HUBER, compile=args.compile)
     facts = {name: told.get(name) for name in ("dataset", "class_names", "class_counts")}
@@ -260,7 +265,6 @@ def run(args: argparse.Namespace, command: str) -> int:
     fingerprint = told["sha256"] + walks.fingerprint()
     source = f"the weights of {args.model}, or the walks in {file}, are"
     subject = artefact.Subject(facts, words, source, fingerprint)
-    before = told.get("history") or artefact.NO_HISTORY
     return complete(args, trainer, subject, budget, command, before, module="train.distill")
 
 

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, command: str) -> int:
 
     torch.manual_seed(args.seed)
     model = build(args, data)
-    before = _start_from(args.init, model) if args.init and not args.resume else artefact.NO_HISTORY
+    before = start_from(args.init, model) if args.init and not args.resume else artefact.NO_HISTORY
     sample = from_data(data.to(device), recipe, model.schedule.T)
     if args.guidance:
         sample = guided(sample, model.to(device), args.guidance)
@@ -300,7 +300,7 @@ def build(args: argparse.Namespace, data: Data) -> UNet:
     )
 
 
-def _start_from(source: str, model: UNet) -> dict[str, Any]:
+def start_from(source: str, model: UNet) -> dict[str, Any]:
     """Loads the weights stored at source into model, and returns their history from config.json.
 
     Raises ValueError that names what differs if they are those of another network.
@@ -310,7 +310,7 @@ def _start_from(source: str, model: UNet) -> dict[str, Any]:
         theirs, ours = getattr(found, name), getattr(model, name)
         if theirs != ours:
             raise ValueError(
-                f"--init {source}: its {name} is {theirs}, the options and the data ask for {ours}"
+                f"--init {source}: its {name} is {theirs}, that of the network to train is {ours}"
             )
     model.load_state_dict(found.state_dict())
     history: dict[str, Any] | None = config.get("history")
