@@ -339,6 +339,8 @@ def test_a_damaged_checkpoint_is_said_to_be_one(run, tmp_path, capsys):
         (["--guidance", "nan"], "guidance"),
         (["--guidance", "0.3", "--drop-label", "0"], "guidance"),
         (["--guidance", "0.3", "--drop-label", "1"], "guidance"),
+        (["--weaker", "mnist"], "give both"),
+        (["--guidance", "0.3", "--weaker", "mnist", "--T", "90"], "its schedule is"),
         (["--warmup", "-1"], "warmup"),
         (["--weight-decay", "-1"], "weight-decay"),
         (["--seed", "-1"], "seed"),
@@ -396,6 +398,18 @@ def test_a_run_may_start_from_the_weights_of_another(run, tmp_path, capsys):
         == 2
     )
     assert "its schedule is" in error_of(capsys) and not (tmp_path / "no").exists()
+
+
+def test_a_run_may_be_guided_away_from_a_weaker_model_and_resumed(run, tmp_path, capsys):
+    weaker, out = tmp_path / "weaker", tmp_path / "run"
+    assert main([*TINY, "--width", "8", "--out", str(weaker), "--steps", "2"]) == 0
+    guided = ["--guidance", "0.5", "--weaker", str(weaker), "--out", str(out), "--drop-label", "0"]
+    assert main([*TINY, *guided, "--steps", "2"]) == 0
+    assert main(["--out", str(out), "--resume", "--steps", "3"]) == 0
+    shutil.rmtree(weaker)
+    assert main([*TINY, "--width", "8", "--out", str(weaker), "--steps", "1"]) == 0
+    assert main(["--out", str(out), "--resume", "--steps", "4"]) == 2
+    assert f"the weights of {weaker}, are not those that" in error_of(capsys)
 
 
 def test_the_built_in_card_lists_what_made_the_weights():
@@ -474,6 +488,28 @@ def test_learned_guidance_moves_x0_in_the_same_x_t_towards_the_label(prediction)
         towards = predicted(y) - predicted(torch.full_like(y, 10))
     assert towards[~none].abs().amax() > 1e-3
     torch.testing.assert_close(moved_x0 - x0, w / (1 + w) * towards, rtol=1e-4, atol=1e-5)
+
+
+def test_learned_guidance_may_lead_away_from_a_weaker_model_with_and_without_label():
+    torch.manual_seed(0)
+    recipe, w = loop.Recipe(64, drop_label=0.3), 0.4
+    model, weaker = (
+        tiny_unet(size=28, mults=(1, 1), prediction=prediction) for prediction in ("v", "x0")
+    )
+    for network in (model, weaker):
+        torch.nn.init.normal_(network.conv_out.weight)
+    plain = digits(recipe)
+    x0, y, t, eps = plain(torch.Generator().manual_seed(1), slice(None))
+    moved_x0, _, _, moved_eps = loop.guided(plain, model, w, weaker)(
+        torch.Generator().manual_seed(1), slice(None)
+    )
+    alpha, sigma = coefficients(model.schedule, t)
+    x_t = alpha * x0 + sigma * eps
+    torch.testing.assert_close(alpha * moved_x0 + sigma * moved_eps, x_t, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        ours, theirs = alpha * x_t - sigma * model(x_t, t, y), weaker(x_t, t, y)
+    assert (ours - theirs)[y == 10].abs().amax() > 1e-3
+    torch.testing.assert_close(moved_x0 - x0, w / (1 + w) * (ours - theirs), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

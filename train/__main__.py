@@ -31,9 +31,16 @@ def parser() -> argparse.ArgumentParser:
     add_option(
         how,
         "--guidance",
-        "classifier-free guidance to learn: each evaluation then does what takes two otherwise",
+        "weight of guidance to learn: each evaluation then does what takes two otherwise",
         type=float,
         default=0.0,
+    )
+    add_option(
+        how,
+        "--weaker",
+        "guide away from this model, smaller and trained more briefly, in place of the network's "
+        "own prediction without a label: built-in, a folder or NAMESPACE/NAME on the Hub",
+        metavar="MODEL",
     )
     _add_network(p.add_argument_group("network and process"))
     add_running(p.add_argument_group("running"))

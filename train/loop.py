@@ -102,35 +102,43 @@ def sample_batch(
     return images, labels[part], t[part].float(), eps[part].contiguous()
 
 
-def guided(sample: Sample, model: UNet, guidance: float) -> Sample:
-    """Batches from which the model learns to sample as if with classifier-free guidance.
+def guided(sample: Sample, model: UNet, guidance: float, weaker: UNet | None = None) -> Sample:
+    """Batches from which the model learns to sample as if with guidance.
 
-    It then needs one evaluation where guidance takes two. In the same x_t, each x0 with a label is
-    moved by
+    It then needs one evaluation where guidance takes two. In the same x_t, each x0 is moved by
 
-        guidance / (1 + guidance) * (x0 predicted with the label - x0 predicted without),
+        guidance / (1 + guidance) * (x0 predicted by the model - x0 predicted by a worse guess),
 
-    and its noise accordingly. A model that has learned this predicts (1 + guidance) * E[x0 | label]
-    - guidance * E[x0], which is Eq. 6 of Ho & Salimans 2022. Without a label it learns what it
-    would learn anyway. Tang et al. 2025, "Diffusion Models without Classifier-free Guidance".
+    and its noise accordingly. A model that has learned this predicts (1 + guidance) * E[x0] -
+    guidance * that guess. Tang et al. 2025, "Diffusion Models without Classifier-free Guidance".
 
-    model: that is trained, on the device of the batches.
+    The worse guess is the prediction of `weaker`, a smaller model of the same data that was trained
+    more briefly: what it gets wrong, the model gets wrong too, but less, so the images move away
+    from it (autoguidance, Karras et al. 2024). Without `weaker` it is the model's own prediction
+    without the label, for samples that have one (Ho & Salimans 2022, Eq. 6); those without a label
+    stay as they are.
+
+    model: that is trained; it and weaker are on the device of the batches.
     """
     weight, none = guidance / (1 + guidance), model.classes
 
     def moved(generator: torch.Generator, part: slice) -> Batch:
         x0, y, t, eps = sample(generator, part)
-        has, (alpha, sigma) = y != none, coefficients(model.schedule, t)
-        x = (alpha * x0 + sigma * eps)[has]
+        rows = torch.ones_like(y, dtype=torch.bool) if weaker else y != none
+        alpha, sigma = coefficients(model.schedule, t)
+        x = (alpha * x0 + sigma * eps)[rows]
 
         @torch.no_grad()
-        def predicted(labels: Tensor) -> Tensor:
-            out = model(x, t[has], labels)
-            return PREDICTIONS[model.prediction].x0(out, x, alpha[has], sigma[has])
+        def predicted(network: UNet, labels: Tensor) -> Tensor:
+            out = network(x, t[rows], labels)
+            return PREDICTIONS[network.prediction].x0(out, x, alpha[rows], sigma[rows])
 
         move = torch.zeros_like(x0)
         if len(x):
-            move[has] = weight * (predicted(y[has]) - predicted(torch.full_like(y[has], none)))
+            guess = predicted(
+                weaker or model, y[rows] if weaker else torch.full_like(y[rows], none)
+            )
+            move[rows] = weight * (predicted(model, y[rows]) - guess)
         return x0 + move, y, t, eps - alpha / sigma * move
 
     return moved

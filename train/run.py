@@ -49,10 +49,19 @@ def run(args: argparse.Namespace, command: str) -> int:
     model = build(args, data)
     before = start_from(args.init, model) if args.init and not args.resume else artefact.NO_HISTORY
     sample = from_data(data.to(device), recipe, model.schedule.T)
+    subject, weaker = artefact.of_data(data, args), None
+    if args.weaker:
+        alike = ("channels", "size", "classes", "schedule")
+        weaker, config = _load("--weaker", args.weaker, model, alike)
+        source = f"the images in {args.data}, or the weights of {args.weaker}, are"
+        fingerprint = subject.fingerprint + config["sha256"]
+        subject = subject._replace(source=source, fingerprint=fingerprint)
     if args.guidance:
-        sample = guided(sample, model.to(device), args.guidance)
+        sample = guided(
+            sample, model.to(device), args.guidance, weaker.to(device) if weaker else None
+        )
     trainer = Trainer(model.to(device), sample, recipe, compile=args.compile)
-    return complete(args, trainer, artefact.of_data(data, args), budget, command, before)
+    return complete(args, trainer, subject, budget, command, before)
 
 
 def complete(
@@ -103,10 +112,12 @@ def complete(
 def _check_guidance(args: argparse.Namespace, data: Data) -> None:
     """Raises ValueError for guidance that cannot be learned."""
     GUIDANCE.check("guidance", args.guidance)
-    if args.guidance and not (data.classes and 0 < args.drop_label < 1):
+    if args.weaker and not args.guidance:
+        raise ValueError("--weaker is what --guidance guides away from: give both")
+    if args.guidance and not args.weaker and not (data.classes and 0 < args.drop_label < 1):
         raise ValueError(
             "guidance compares samples with a label and without: it needs classes and a "
-            "--drop-label between 0 and 1"
+            "--drop-label between 0 and 1, or a --weaker model to compare with"
         )
 
 
@@ -305,16 +316,25 @@ def start_from(source: str, model: UNet) -> dict[str, Any]:
 
     Raises ValueError that names what differs if they are those of another network.
     """
-    found, config, _ = hub.load(source)
-    for name in (*hub.ARCHITECTURE, "schedule"):
-        theirs, ours = getattr(found, name), getattr(model, name)
-        if theirs != ours:
-            raise ValueError(
-                f"--init {source}: its {name} is {theirs}, that of the network to train is {ours}"
-            )
+    found, config = _load("--init", source, model, (*hub.ARCHITECTURE, "schedule"))
     model.load_state_dict(found.state_dict())
     history: dict[str, Any] | None = config.get("history")
     return history or artefact.NO_HISTORY
+
+
+def _load(
+    option: str, source: str, model: UNet, alike: tuple[str, ...]
+) -> tuple[UNet, dict[str, Any]]:
+    """The model at source, and its config. Raises ValueError if it differs from model in any of
+    alike."""
+    found, config, _ = hub.load(source)
+    for name in alike:
+        theirs, ours = getattr(found, name), getattr(model, name)
+        if theirs != ours:
+            raise ValueError(
+                f"{option} {source}: its {name} is {theirs}, that of the network to train is {ours}"
+            )
+    return found, config
 
 
 def _forget_after(metrics: Path, step: int) -> None:
