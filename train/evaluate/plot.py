@@ -22,7 +22,7 @@ _COLORS = (
     "#cc79a7",
     "#666666",
 )  # Okabe & Ito: also told apart by the colour-blind
-_SHOWN = 1, 50  # of what the worst judge says over its floor
+_SHOWN = 1, 100  # of what the worst judge says over its floor
 _GAP = 0.058  # between the middles of two labels, of the height of the axes
 
 
@@ -37,7 +37,7 @@ def draw(path: Path, curves: dict[str, Curve], samples: int) -> None:
     log axes, to a PNG 1600 pixels wide.
 
     Each line has its name at its right end: nobody has to match a dozen colours. White behind it,
-    on dark pages too. The axis shows 1 to 50, and less where a line falls below 1."""
+    on dark pages too. The axis shows 1 to 100, and less where a line falls below 1."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

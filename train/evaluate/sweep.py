@@ -200,12 +200,14 @@ def curves(figures: dict[Cell, float]) -> dict[str, list[tuple[int, float]]]:
     figures = {cell: figure for cell, figure in figures.items() if cell.grid != DISTILLED}
     grids = _by_grid(figures)
     best = {sampler: _best_grid(grids, sampler) for sampler, _ in grids}
-    found: dict[str, set[tuple[int, float]]] = {
-        f"{sampler}, {grid}": set() for sampler, grid in best.items()
+    names = {
+        sampler: sampler if grid == sampler else f"{sampler}, {grid}"
+        for sampler, grid in best.items()
     }
+    found: dict[str, set[tuple[int, float]]] = {name: set() for name in names.values()}
     for cell, figure in figures.items():
         if cell.grid == best[cell.sampler]:
-            found[f"{cell.sampler}, {cell.grid}"].add((cell.cost, figure))
+            found[names[cell.sampler]].add((cell.cost, figure))
     if student:
         found["distilled"] = set(student.items())
     return {name: sorted(points) for name, points in found.items()}
