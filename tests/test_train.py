@@ -341,6 +341,7 @@ def test_a_damaged_checkpoint_is_said_to_be_one(run, tmp_path, capsys):
         (["--guidance", "0.3", "--drop-label", "1"], "guidance"),
         (["--weaker", "mnist"], "give both"),
         (["--guidance", "0.3", "--weaker", "mnist", "--T", "90"], "its schedule is"),
+        (["--guidance", "0.3", "--weaker", "mnist-fast"], "it is distilled"),
         (["--warmup", "-1"], "warmup"),
         (["--weight-decay", "-1"], "weight-decay"),
         (["--seed", "-1"], "seed"),

@@ -53,6 +53,8 @@ def run(args: argparse.Namespace, command: str) -> int:
     if args.weaker:
         alike = ("channels", "size", "classes", "schedule")
         weaker, config = _load("--weaker", args.weaker, model, alike)
+        if config.get("distilled"):
+            raise ValueError(f"--weaker {args.weaker}: it is distilled, and knows few of the times")
         source = f"the images in {args.data}, or the weights of {args.weaker}, are"
         fingerprint = subject.fingerprint + config["sha256"]
         subject = subject._replace(source=source, fingerprint=fingerprint)
