@@ -197,9 +197,12 @@ def test_a_student_may_start_from_another(run, student_run, tmp_path, capsys):
     out = tmp_path / "more"
     options = [*SHORT, "--steps", "1", "--lr", "1e-12"]
     assert distill.main([str(run), "--init", str(student_run), "--out", str(out), *options]) == 0
-    ours, theirs = (load_file(folder / hub.WEIGHTS) for folder in (out, student_run))
-    for name in theirs:
-        torch.testing.assert_close(ours[name], theirs[name])
+    ours, theirs, teachers = (load_file(folder / hub.WEIGHTS) for folder in (out, student_run, run))
+    moved, learned = (
+        max((other[name] - theirs[name]).abs().amax().item() for name in theirs)
+        for other in (ours, teachers)
+    )
+    assert moved < learned / 100, "as near as the rounding of one step leaves it"
     *_, first, then = json.loads((out / "config.json").read_text())["history"]["commands"]
     assert "--steps 4" in first and f"--init {student_run}" in then
     other, no = tmp_path / "other", tmp_path / "no"

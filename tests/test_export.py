@@ -14,6 +14,7 @@ from diffusers import (
 
 from ddpm import Pipeline, Schedule, hub
 from ddpm.files import write_atomic
+from ddpm.pixels import from_pixels
 from tests.helpers import tiny_unet
 from train.publish.export import layout, main
 
@@ -71,6 +72,12 @@ def test_its_dpm_solver_which_cannot_clip_draws_nearly_the_same(built_in):
         drawn_by_diffusers(folder, 10, DPMSolverMultistepScheduler) - (x / 2 + 0.5).clamp(0, 1)
     ).abs()
     assert off.mean() < 1 / 255 and (off > 4 / 255).float().mean() < 0.02
+
+
+def test_the_pictures_that_diffusers_makes_are_as_dark_as_its_readme_says():
+    grays = torch.arange(256, dtype=torch.uint8)
+    theirs = ((from_pixels(grays) / 2 + 0.5).clamp(0, 1) * 255).round().int()
+    assert (grays.int() - theirs)[23:250].eq(22).all() and not theirs[:23].any()
 
 
 @pytest.mark.parametrize(

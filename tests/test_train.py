@@ -441,6 +441,23 @@ def test_own_rgb_images_can_be_trained_on(tmp_path, capsys):
     assert pipeline.sample(seeds=[0], labels=1, steps=2).x.shape == (1, 3, 16, 16)
 
 
+def test_images_without_classes_can_be_guided_away_from_a_weaker_model(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    for j in range(8):
+        Image.new("L", (16, 16), 30 * j).save(tmp_path / "data" / f"{j}.png")
+    own = split("--dataset folder --data", tmp_path / "data", "--size 16 --attention 4 --steps 2")
+    weaker, plain, guided = (str(tmp_path / name) for name in ("weaker", "plain", "guided"))
+    assert main([*TINY, *own, "--out", weaker]) == 0
+    start, way = ["--seed", "1"], ["--guidance", "2"]
+    assert main([*TINY, *own, *start, "--out", plain]) == 0
+    assert main([*TINY, *own, *start, *way, "--out", guided]) == 2
+    assert "or a --weaker model" in error_of(capsys)
+    assert main([*TINY, *own, *start, *way, "--weaker", weaker, "--out", guided]) == 0
+    assert Pipeline.from_pretrained(guided).model.classes == 0
+    ours, theirs = weights(tmp_path / "guided"), weights(tmp_path / "plain")
+    assert not all(torch.equal(ours[name], theirs[name]) for name in theirs), "it does something"
+
+
 def digits(recipe, device="cpu"):
     return loop.from_data(
         DATASETS["mnist"].training(DIGITS, None).to(torch.device(device)),

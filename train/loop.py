@@ -120,25 +120,24 @@ def guided(sample: Sample, model: UNet, guidance: float, weaker: UNet | None = N
 
     model: that is trained; it and weaker are on the device of the batches.
     """
-    weight, none = guidance / (1 + guidance), model.classes
+    weight = guidance / (1 + guidance)
 
     def moved(generator: torch.Generator, part: slice) -> Batch:
         x0, y, t, eps = sample(generator, part)
+        none = torch.full_like(y, model.classes)
         rows = torch.ones_like(y, dtype=torch.bool) if weaker else y != none
         alpha, sigma = coefficients(model.schedule, t)
         x = (alpha * x0 + sigma * eps)[rows]
 
         @torch.no_grad()
         def predicted(network: UNet, labels: Tensor) -> Tensor:
-            out = network(x, t[rows], labels)
+            out = network(x, t[rows], labels[rows])
             return PREDICTIONS[network.prediction].x0(out, x, alpha[rows], sigma[rows])
 
         move = torch.zeros_like(x0)
         if len(x):
-            guess = predicted(
-                weaker or model, y[rows] if weaker else torch.full_like(y[rows], none)
-            )
-            move[rows] = weight * (predicted(model, y[rows]) - guess)
+            guess = predicted(weaker, y) if weaker else predicted(model, none)
+            move[rows] = weight * (predicted(model, y) - guess)
         return x0 + move, y, t, eps - alpha / sigma * move
 
     return moved

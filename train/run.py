@@ -59,9 +59,7 @@ def run(args: argparse.Namespace, command: str) -> int:
         fingerprint = subject.fingerprint + config["sha256"]
         subject = subject._replace(source=source, fingerprint=fingerprint)
     if args.guidance:
-        sample = guided(
-            sample, model.to(device), args.guidance, weaker.to(device) if weaker else None
-        )
+        sample = guided(sample, model.to(device), args.guidance, weaker and weaker.to(device))
     trainer = Trainer(model.to(device), sample, recipe, compile=args.compile)
     return complete(args, trainer, subject, budget, command, before)
 
