@@ -15,13 +15,13 @@ FIRST_MS, FRAME_MS, WAY_MS, LAST_MS = 400, 80, 2000, 1600
 GAP = 2  # pixels between images, before enlarging
 _COLORS = {"L": 16, "RGB": 128}  # in moving frames: noise in all 256 makes larger files for nothing
 
-# Clean images lie in [-LIMIT, LIMIT]. A gray level is a step of 1 / 127.5, but for those at both
-# ends, where images have most of their pixels: black lies 12 steps below gray level 1, and 250 to
-# 255 lie 12 steps from each other. A network never hits a value exactly, and there its small
-# errors would show, as grain on a black ground or as white of the wrong shade. What falls between
-# black and level 1 is an error of black; it becomes black. Every gray level still comes back
-# exactly.
-_STEPS = torch.tensor([0] + [12] + [1] * 249 + [12] * 5, dtype=torch.float64)
+# Clean images lie in [-LIMIT, LIMIT]. Gray levels 1 to 251 lie where others have them, at
+# level / 127.5 - 1. At both ends, where images have most of their pixels, levels lie further apart:
+# black 25 such steps below level 1, and 251 to 255 7 steps from each other. A network never hits a
+# value exactly, and there its small errors would show, as grain on a black ground or as white of
+# the wrong shade. What falls between black and level 1 is an error of black; it becomes black.
+# Every gray level still comes back exactly.
+_STEPS = torch.tensor([0] + [25] + [1] * 250 + [7] * 4, dtype=torch.float64)
 LIMIT = _STEPS.sum().item() / 255
 _VALUES = _STEPS.cumsum(0) / 127.5 - LIMIT
 _LEVELS = _VALUES.float()  # the value of each gray level 0..255

@@ -339,7 +339,10 @@ def test_a_damaged_checkpoint_is_said_to_be_one(run, tmp_path, capsys):
         (["--guidance", "nan"], "guidance"),
         (["--guidance", "0.3", "--drop-label", "0"], "guidance"),
         (["--guidance", "0.3", "--drop-label", "1"], "guidance"),
-        (["--weaker", "mnist"], "give both"),
+        (["--unlabelled-guidance", "-1"], "unlabelled-guidance"),
+        (["--unlabelled-guidance", "0.3"], "a --weaker model"),
+        (["--unlabelled-guidance", "1", "--weaker", "mnist", "--drop-label", "0"], "above 0"),
+        (["--weaker", "mnist"], "give --guidance"),
         (["--guidance", "0.3", "--weaker", "mnist", "--T", "90"], "its schedule is"),
         (["--guidance", "0.3", "--weaker", "mnist-fast"], "it is distilled"),
         (["--warmup", "-1"], "warmup"),
@@ -407,6 +410,8 @@ def test_a_run_may_be_guided_away_from_a_weaker_model_and_resumed(run, tmp_path,
     guided = ["--guidance", "0.5", "--weaker", str(weaker), "--out", str(out), "--drop-label", "0"]
     assert main([*TINY, *guided, "--steps", "2"]) == 0
     assert main(["--out", str(out), "--resume", "--steps", "3"]) == 0
+    made = json.loads((out / "config.json").read_text())["history"]["commands"]
+    assert f"--out {weaker}" in made[0] and "--weaker" in made[1] and "--resume" in made[2]
     shutil.rmtree(weaker)
     assert main([*TINY, "--width", "8", "--out", str(weaker), "--steps", "1"]) == 0
     assert main(["--out", str(out), "--resume", "--steps", "4"]) == 2
@@ -448,11 +453,11 @@ def test_images_without_classes_can_be_guided_away_from_a_weaker_model(tmp_path,
     own = split("--dataset folder --data", tmp_path / "data", "--size 16 --attention 4 --steps 2")
     weaker, plain, guided = (str(tmp_path / name) for name in ("weaker", "plain", "guided"))
     assert main([*TINY, *own, "--out", weaker]) == 0
-    start, way = ["--seed", "1"], ["--guidance", "2"]
+    start, way = ["--seed", "1"], ["--unlabelled-guidance", "2", "--weaker", weaker]
     assert main([*TINY, *own, *start, "--out", plain]) == 0
-    assert main([*TINY, *own, *start, *way, "--out", guided]) == 2
-    assert "or a --weaker model" in error_of(capsys)
-    assert main([*TINY, *own, *start, *way, "--weaker", weaker, "--out", guided]) == 0
+    assert main([*TINY, *own, *start, *way, "--guidance", "2", "--out", guided]) == 2
+    assert "Without classes there is --unlabelled-guidance" in error_of(capsys)
+    assert main([*TINY, *own, *start, *way, "--out", guided]) == 0
     assert Pipeline.from_pretrained(guided).model.classes == 0
     ours, theirs = weights(tmp_path / "guided"), weights(tmp_path / "plain")
     assert not all(torch.equal(ours[name], theirs[name]) for name in theirs), "it does something"
@@ -508,9 +513,10 @@ def test_learned_guidance_moves_x0_in_the_same_x_t_towards_the_label(prediction)
     torch.testing.assert_close(moved_x0 - x0, w / (1 + w) * towards, rtol=1e-4, atol=1e-5)
 
 
-def test_learned_guidance_may_lead_away_from_a_weaker_model_with_and_without_label():
+@pytest.mark.parametrize(("guidance", "unlabelled"), [(0.4, 0.9), (0.4, 0.0), (0.0, 0.9)])
+def test_learned_guidance_may_lead_away_from_a_weaker_model(guidance, unlabelled):
     torch.manual_seed(0)
-    recipe, w = loop.Recipe(64, drop_label=0.3), 0.4
+    recipe = loop.Recipe(64, drop_label=0.3)
     model, weaker = (
         tiny_unet(size=28, mults=(1, 1), prediction=prediction) for prediction in ("v", "x0")
     )
@@ -518,16 +524,20 @@ def test_learned_guidance_may_lead_away_from_a_weaker_model_with_and_without_lab
         torch.nn.init.normal_(network.conv_out.weight)
     plain = digits(recipe)
     x0, y, t, eps = plain(torch.Generator().manual_seed(1), slice(None))
-    moved_x0, _, _, moved_eps = loop.guided(plain, model, w, weaker)(
+    moved_x0, _, _, moved_eps = loop.guided(plain, model, guidance, unlabelled, weaker)(
         torch.Generator().manual_seed(1), slice(None)
     )
     alpha, sigma = coefficients(model.schedule, t)
     x_t = alpha * x0 + sigma * eps
     torch.testing.assert_close(alpha * moved_x0 + sigma * moved_eps, x_t, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
-        ours, theirs = alpha * x_t - sigma * model(x_t, t, y), weaker(x_t, t, y)
-    assert (ours - theirs)[y == 10].abs().amax() > 1e-3
-    torch.testing.assert_close(moved_x0 - x0, w / (1 + w) * (ours - theirs), rtol=1e-4, atol=1e-5)
+        ours = alpha * x_t - sigma * model(x_t, t, y)
+        away = ours - weaker(x_t, t, torch.full_like(y, 10))
+    for rows, w in ((y != 10, guidance), (y == 10, unlabelled)):
+        assert rows.any() and away[rows].abs().amax() > 1e-3
+        torch.testing.assert_close(
+            (moved_x0 - x0)[rows], w / (1 + w) * away[rows], rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(

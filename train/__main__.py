@@ -28,18 +28,15 @@ def parser() -> argparse.ArgumentParser:
     _add_data(p.add_argument_group("what and where"))
     add_budget(p.add_argument_group("how long (10 minutes on a GPU, 60 on a CPU, if left out)"))
     add_recipe(how := p.add_argument_group("how"))
-    add_option(
-        how,
-        "--guidance",
-        "weight of guidance to learn: each evaluation then does what takes two otherwise",
-        type=float,
-        default=0.0,
-    )
-    add_option(
-        how,
+    add = partial(add_option, how)
+    learned = "weight of guidance to learn: each evaluation then does what takes two otherwise"
+    add("--guidance", learned, type=float, default=0.0)
+    without = "the same for samples without a label: away from the --weaker model"
+    add("--unlabelled-guidance", without, type=float, default=0.0)
+    add(
         "--weaker",
-        "guide away from this model, smaller and trained more briefly, in place of the network's "
-        "own prediction without a label: built-in, a folder or NAMESPACE/NAME on the Hub",
+        "guide away from what this model, smaller and trained more briefly, predicts without a "
+        "label: built-in, a folder or NAMESPACE/NAME on the Hub (the network itself, if left out)",
         metavar="MODEL",
     )
     _add_network(p.add_argument_group("network and process"))

@@ -102,30 +102,36 @@ def sample_batch(
     return images, labels[part], t[part].float(), eps[part].contiguous()
 
 
-def guided(sample: Sample, model: UNet, guidance: float, weaker: UNet | None = None) -> Sample:
+def guided(
+    sample: Sample,
+    model: UNet,
+    guidance: float,
+    unlabelled: float = 0.0,
+    weaker: UNet | None = None,
+) -> Sample:
     """Batches from which the model learns to sample as if with guidance.
 
     It then needs one evaluation where guidance takes two. In the same x_t, each x0 is moved by
 
-        guidance / (1 + guidance) * (x0 predicted by the model - x0 predicted by a worse guess),
+        w / (1 + w) * (x0 predicted by the model - x0 predicted by a worse guess),
 
-    and its noise accordingly. A model that has learned this predicts (1 + guidance) * E[x0] -
-    guidance * that guess. Tang et al. 2025, "Diffusion Models without Classifier-free Guidance".
+    and its noise accordingly. A model that has learned this predicts (1 + w) * E[x0] - w * that
+    guess. Tang et al. 2025, "Diffusion Models without Classifier-free Guidance".
 
-    The worse guess is the prediction of `weaker`, a smaller model of the same data that was trained
-    more briefly: what it gets wrong, the model gets wrong too, but less, so the images move away
-    from it (autoguidance, Karras et al. 2024). Without `weaker` it is the model's own prediction
-    without the label, for samples that have one (Ho & Salimans 2022, Eq. 6); those without a label
-    stay as they are.
+    The worse guess is made without the label: by the model itself (Ho & Salimans 2022, Eq. 6), or
+    by `weaker`, a smaller model of the same data that was trained more briefly. What that gets
+    wrong, the model gets wrong too, but less, so the images move away from its errors as well
+    (autoguidance, Karras et al. 2024).
 
-    model: that is trained; it and weaker are on the device of the batches.
+    model: that is trained; it and weaker are on the device of the batches. guidance: w for samples
+    with a label. unlabelled: w for those without one; it does nothing without `weaker`.
     """
-    weight = guidance / (1 + guidance)
 
     def moved(generator: torch.Generator, part: slice) -> Batch:
         x0, y, t, eps = sample(generator, part)
         none = torch.full_like(y, model.classes)
-        rows = torch.ones_like(y, dtype=torch.bool) if weaker else y != none
+        w = torch.where(y == none, unlabelled, guidance).to(x0)[:, None, None, None]
+        rows = w[:, 0, 0, 0] > 0
         alpha, sigma = coefficients(model.schedule, t)
         x = (alpha * x0 + sigma * eps)[rows]
 
@@ -136,8 +142,8 @@ def guided(sample: Sample, model: UNet, guidance: float, weaker: UNet | None = N
 
         move = torch.zeros_like(x0)
         if len(x):
-            guess = predicted(weaker, y) if weaker else predicted(model, none)
-            move[rows] = weight * (predicted(model, y) - guess)
+            move[rows] = predicted(model, y) - predicted(weaker or model, none)
+        move *= w / (1 + w)
         return x0 + move, y, t, eps - alpha / sigma * move
 
     return moved

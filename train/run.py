@@ -58,8 +58,12 @@ def run(args: argparse.Namespace, command: str) -> int:
         source = f"the images in {args.data}, or the weights of {args.weaker}, are"
         fingerprint = subject.fingerprint + config["sha256"]
         subject = subject._replace(source=source, fingerprint=fingerprint)
-    if args.guidance:
-        sample = guided(sample, model.to(device), args.guidance, weaker and weaker.to(device))
+        made = (config.get("history") or artefact.NO_HISTORY)["commands"]
+        # the card tells all that it takes, each command once
+        before = before | {"commands": [*dict.fromkeys([*before["commands"], *made])]}
+    if args.guidance or args.unlabelled_guidance:
+        weights = args.guidance, args.unlabelled_guidance
+        sample = guided(sample, model.to(device), *weights, weaker and weaker.to(device))
     trainer = Trainer(model.to(device), sample, recipe, compile=args.compile)
     return complete(args, trainer, subject, budget, command, before)
 
@@ -112,12 +116,23 @@ def complete(
 def _check_guidance(args: argparse.Namespace, data: Data) -> None:
     """Raises ValueError for guidance that cannot be learned."""
     GUIDANCE.check("guidance", args.guidance)
-    if args.weaker and not args.guidance:
-        raise ValueError("--weaker is what --guidance guides away from: give both")
-    if args.guidance and not args.weaker and not (data.classes and 0 < args.drop_label < 1):
+    GUIDANCE.check("unlabelled-guidance", args.unlabelled_guidance)
+    labelled = data.classes and args.drop_label < 1
+    unlabelled = not data.classes or args.drop_label > 0
+    if args.weaker and not (args.guidance or args.unlabelled_guidance):
         raise ValueError(
-            "guidance compares samples with a label and without: it needs classes and a "
-            "--drop-label between 0 and 1, or a --weaker model to compare with"
+            "--weaker is what guidance leads away from: give --guidance, --unlabelled-guidance or "
+            "both"
+        )
+    if args.guidance and not (labelled and (unlabelled or args.weaker)):
+        raise ValueError(
+            "--guidance compares samples with a label and without: it needs classes and a "
+            "--drop-label between 0 and 1. Without classes there is --unlabelled-guidance"
+        )
+    if args.unlabelled_guidance and not (unlabelled and args.weaker):
+        raise ValueError(
+            "--unlabelled-guidance needs a --weaker model to lead away from, and samples without a "
+            "label: no classes, or --drop-label above 0"
         )
 
 
