@@ -412,6 +412,10 @@ def test_a_run_may_be_guided_away_from_a_weaker_model_and_resumed(run, tmp_path,
     assert main(["--out", str(out), "--resume", "--steps", "3"]) == 0
     made = json.loads((out / "config.json").read_text())["history"]["commands"]
     assert f"--out {weaker}" in made[0] and "--weaker" in made[1] and "--resume" in made[2]
+    again = ["--guidance", "0.5", "--weaker", str(weaker), "--init", str(out)]
+    assert main([*TINY, *again, "--out", str(tmp_path / "again"), "--steps", "1"]) == 0
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert config["history"]["commands"][:-1] == made, "the weaker model's are told once"
     shutil.rmtree(weaker)
     assert main([*TINY, "--width", "8", "--out", str(weaker), "--steps", "1"]) == 0
     assert main(["--out", str(out), "--resume", "--steps", "4"]) == 2

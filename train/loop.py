@@ -130,8 +130,8 @@ def guided(
     def moved(generator: torch.Generator, part: slice) -> Batch:
         x0, y, t, eps = sample(generator, part)
         none = torch.full_like(y, model.classes)
-        w = torch.where(y == none, unlabelled, guidance).to(x0)[:, None, None, None]
-        rows = w[:, 0, 0, 0] > 0
+        w = torch.where(y == none, unlabelled, guidance)
+        rows = w > 0
         alpha, sigma = coefficients(model.schedule, t)
         x = (alpha * x0 + sigma * eps)[rows]
 
@@ -143,7 +143,7 @@ def guided(
         move = torch.zeros_like(x0)
         if len(x):
             move[rows] = predicted(model, y) - predicted(weaker or model, none)
-        move *= w / (1 + w)
+        move *= (w / (1 + w))[:, None, None, None]
         return x0 + move, y, t, eps - alpha / sigma * move
 
     return moved

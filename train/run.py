@@ -59,8 +59,8 @@ def run(args: argparse.Namespace, command: str) -> int:
         fingerprint = subject.fingerprint + config["sha256"]
         subject = subject._replace(source=source, fingerprint=fingerprint)
         made = (config.get("history") or artefact.NO_HISTORY)["commands"]
-        # the card tells all that it takes, each command once
-        before = before | {"commands": [*dict.fromkeys([*before["commands"], *made])]}
+        new = [each for each in made if each not in before["commands"]]
+        before = before | {"commands": [*before["commands"], *new]}  # the card tells all it takes
     if args.guidance or args.unlabelled_guidance:
         weights = args.guidance, args.unlabelled_guidance
         sample = guided(sample, model.to(device), *weights, weaker and weaker.to(device))
