@@ -338,7 +338,10 @@ def serving(monkeypatch):
 @pytest.fixture(params=["when it starts", "later"])
 def student(request, serving, url):
     """The address of an app that serves distilled weights from its start, or since they came from
-    the Hub."""
+    the Hub.
+
+    A test names it before `visit`: then the visitors leave first. Who is still there when the
+    server stops is told so, and that counts as a complaint."""
     import app
 
     serving("mnist-fast")
@@ -364,7 +367,7 @@ def choices(page):
     return [each for each in there if each.is_visible()]
 
 
-def test_a_distilled_model_offers_what_fits(visit, student):
+def test_a_distilled_model_offers_what_fits(student, visit):
     visitor = visit(opened=False)
     visitor.url = student
     page = visitor.open("?steps=2&images=4&seed=11")
@@ -402,7 +405,7 @@ def test_a_distilled_model_offers_what_fits(visit, student):
     )
 
 
-def test_a_link_that_a_distilled_model_cannot_follow_loses_only_that(visit, student):
+def test_a_link_that_a_distilled_model_cannot_follow_loses_only_that(student, visit):
     visitor = visit(opened=False)
     visitor.url = student
     page = visitor.open("?steps=20&sampler=unipc2&guidance=2&images=4&seed=7")
@@ -420,7 +423,7 @@ def test_a_link_that_a_distilled_model_cannot_follow_loses_only_that(visit, stud
     )
 
 
-def test_a_link_to_a_tab_that_a_distilled_model_cannot_fill_says_why(visit, student):
+def test_a_link_to_a_tab_that_a_distilled_model_cannot_fill_says_why(student, visit):
     visitor = visit(opened=False)
     visitor.url = student
     visitor.open("?tab=mend&seed=5&digit=7")
@@ -430,7 +433,7 @@ def test_a_link_to_a_tab_that_a_distilled_model_cannot_fill_says_why(visit, stud
     )
 
 
-def test_without_an_engine_the_server_draws_with_a_distilled_model(visit, student):
+def test_without_an_engine_the_server_draws_with_a_distilled_model(student, visit):
     visitor = visit(script=NO_ENGINE, opened=False)
     visitor.url = student
     page = visitor.open("?steps=2&images=4&seed=11")
