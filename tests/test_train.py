@@ -558,6 +558,16 @@ def test_each_equal_part_of_the_times_gives_one(count, T):
             assert k * T < t * count and (t - 1) * count < (k + 1) * T
 
 
+@pytest.mark.parametrize("power", [0.5, 1.5, 2])
+def test_a_share_u_of_the_times_lies_below_t_u_to_the_power(power):
+    generator, T = torch.Generator().manual_seed(0), 1000
+    times = loop.sample_times(64_000, T, generator, power)
+    assert times.amin() >= 1 and times.amax() <= T
+    for t in (1, 20, 200, 800, 1000):
+        assert (times <= t).double().mean() == pytest.approx((t / T) ** (1 / power), abs=1e-4)
+    assert loop.sample_times(4, T, generator, 1e12).tolist() == [1, 1, 1, 1]
+
+
 @pytest.mark.parametrize("count", [1, 4, 7, 16])
 def test_every_time_is_as_likely_as_any_other(count):
     generator, T, rounds = torch.Generator().manual_seed(0), 10, 28_000 // count

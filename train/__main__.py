@@ -10,7 +10,7 @@ from ddpm.unet import PREDICTION_TYPES
 
 from .command import add_option, command
 from .data import DATASETS
-from .options import STOPPED, add_budget, add_recipe, add_running, ended, settle
+from .options import STOPPED, add_budget, add_recipe, add_running, ended, positive, settle
 from .publish import artefact
 from .run import run
 
@@ -38,6 +38,14 @@ def parser() -> argparse.ArgumentParser:
         "guide away from what this model, smaller and trained more briefly, predicts without a "
         "label: built-in, a folder or NAMESPACE/NAME on the Hub (the network itself, if left out)",
         metavar="MODEL",
+    )
+    add(
+        "--time-power",
+        "times are T u^POWER with uniform u: above 1, more of the training is at little noise, "
+        "where single gray levels are decided",
+        type=positive(float),
+        default=1.0,
+        metavar="POWER",
     )
     _add_network(p.add_argument_group("network and process"))
     add_running(p.add_argument_group("running"))

@@ -82,19 +82,24 @@ N×C×H×W. part: which samples of the batch to return. The random numbers are t
 whatever part is."""
 
 
-def from_data(data: Data, recipe: Recipe, T: int) -> Sample:
+def from_data(data: Data, recipe: Recipe, T: int, time_power: float = 1.0) -> Sample:
     """Random training images, times and noise. Data and what is returned are on one device."""
-    return partial(sample_batch, data, recipe, T)
+    return partial(sample_batch, data, recipe, T, time_power=time_power)
 
 
 def sample_batch(
-    data: Data, recipe: Recipe, T: int, generator: torch.Generator, part: slice = slice(None)
+    data: Data,
+    recipe: Recipe,
+    T: int,
+    generator: torch.Generator,
+    part: slice = slice(None),
+    time_power: float = 1.0,
 ) -> Batch:
     """A random batch as `Sample` describes it, of training images."""
     n = recipe.batch_size
     random: dict[str, Any] = {"generator": generator, "device": data.images.device}
     index = torch.randint(len(data.images), (n,), **random)
-    t = sample_times(n, T, generator)
+    t = sample_times(n, T, generator, time_power)
     dropped = torch.rand(n, **random) < recipe.drop_label
     eps = torch.randn(n, *data.images.shape[1:], **random)
     labels = data.labels[index].masked_fill(dropped, len(data.classes))
@@ -149,18 +154,21 @@ def guided(
     return moved
 
 
-def sample_times(count: int, T: int, generator: torch.Generator) -> Tensor:
-    """Random times in 1..T, one from each of `count` equal parts of that range, in order; float64.
+def sample_times(count: int, T: int, generator: torch.Generator, power: float = 1.0) -> Tensor:
+    """Random times T u^power in 1..T, one u from each of `count` equal parts of 0..1, in order.
+
+    float64. With power 1 all times are as likely, above 1 those of little noise are more so.
 
     The loss depends strongly on t. With independent times the mean loss of a batch, and its
     gradient, vary mainly because batches hold different times. One time from each part removes that
-    (stratified sampling); each time is as likely as before, so the expected loss is
+    (stratified sampling); each time is as likely as with independent u, so the expected loss is
     the same. Compare the low-discrepancy times of Kingma et al. 2021 (VDM), Appendix I.1.
     """
     k = torch.arange(count, device=generator.device, dtype=torch.float64)
     # in (0, 1]: each part includes its upper end, not its lower one, so that no time is 0
     u = 1 - torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64)
-    return ((k + u) * T / count).ceil()
+    times = (((k + u) / count) ** power * T).ceil()
+    return times.clamp(min=1)  # a large power of a small u is 0
 
 
 class Trainer:

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, command: str) -> int:
     torch.manual_seed(args.seed)
     model = build(args, data)
     before = start_from(args.init, model) if args.init and not args.resume else artefact.NO_HISTORY
-    sample = from_data(data.to(device), recipe, model.schedule.T)
+    sample = from_data(data.to(device), recipe, model.schedule.T, args.time_power)
     subject, weaker = artefact.of_data(data, args), None
     if args.weaker:
         alike = ("channels", "size", "classes", "schedule")
