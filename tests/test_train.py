@@ -568,6 +568,14 @@ def test_a_share_u_of_the_times_lies_below_t_u_to_the_power(power):
     assert loop.sample_times(4, T, generator, 1e12).tolist() == [1, 1, 1, 1]
 
 
+def test_a_run_trains_at_the_times_that_its_time_power_gives(tmp_path, monkeypatch):
+    seen = []
+    real = loop.sample_times
+    monkeypatch.setattr(loop, "sample_times", lambda *how: seen.append(real(*how)) or seen[-1])
+    main([*TINY, "--out", str(tmp_path / "run"), "--steps", "1", "--time-power", "1e12"])
+    assert seen and all((times[:-1] == 1).all() for times in seen)
+
+
 @pytest.mark.parametrize("count", [1, 4, 7, 16])
 def test_every_time_is_as_likely_as_any_other(count):
     generator, T, rounds = torch.Generator().manual_seed(0), 10, 28_000 // count

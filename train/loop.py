@@ -157,7 +157,7 @@ def guided(
 def sample_times(count: int, T: int, generator: torch.Generator, power: float = 1.0) -> Tensor:
     """Random times T u^power in 1..T, one u from each of `count` equal parts of 0..1, in order.
 
-    float64. With power 1 all times are as likely, above 1 those of little noise are more so.
+    float64. With power 1 all times are equally likely; above 1, those of little noise are more so.
 
     The loss depends strongly on t. With independent times the mean loss of a batch, and its
     gradient, vary mainly because batches hold different times. One time from each part removes that
